@@ -1,0 +1,1 @@
+# amp: see doc/architecture.md

@@ -1,0 +1,8 @@
+# base: libc only
+noinst_LTLIBRARIES += src/base/libbase.la
+src_base_libbase_la_SOURCES = \
+	src/base/base.h \
+	src/base/bytes.c \
+	src/base/endpoint.c \
+	src/base/log.c \
+	src/base/text.c

@@ -1,0 +1,1 @@
+# crypto: see doc/architecture.md

@@ -1,0 +1,1 @@
+# monitor: see doc/architecture.md

@@ -1,0 +1,1 @@
+# nss: see doc/architecture.md

@@ -1,0 +1,1 @@
+# ptcp: see doc/architecture.md

@@ -1,0 +1,1 @@
+# q2q: see doc/architecture.md

@@ -1,0 +1,1 @@
+# server: see doc/architecture.md

@@ -1,0 +1,1 @@
+# session: see doc/architecture.md

@@ -1,0 +1,1 @@
+# stun: see doc/architecture.md

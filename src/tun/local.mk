@@ -1,0 +1,1 @@
+# tun: see doc/architecture.md
