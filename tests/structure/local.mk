@@ -1,1 +1,7 @@
-# tests/structure
+# Checks of the tree itself
+STRUCTURE_TESTS = \
+	tests/structure/layers.sh \
+	tests/structure/sans_io.sh \
+	tests/structure/banned_calls.sh
+dist_check_SCRIPTS += $(STRUCTURE_TESTS)
+TESTS += $(STRUCTURE_TESTS)
