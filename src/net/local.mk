@@ -1,1 +1,2 @@
-# net: see doc/architecture.md
+# net: the loop, sockets, resolver. libevent and c-ares live here
+noinst_HEADERS += src/net/net.h

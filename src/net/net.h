@@ -1,0 +1,336 @@
+/*
+ * net - the loop and the sockets of the programs: timers, signals, UDP in
+ * batches, name resolution, TCP, control connections, and the driver that
+ * joins a q2q connection to a TCP socket. The only folder that includes
+ * libevent and c-ares.
+ *
+ * One loop is one thread; nothing here may be called from another. Callbacks
+ * run from net_loop_run() and never from inside the call that registered them.
+ * Every object may be freed or cancelled inside any callback, its own too.
+ *
+ * Time is CLOCK_BOOTTIME in microseconds, read once per wake-up.
+ */
+#ifndef NET_NET_H
+#define NET_NET_H
+
+#include "base/base.h"
+
+#include <sys/types.h>
+
+/* ---- limits -------------------------------------------------------------------- */
+
+#define NET_UDP_BATCH          16           /* messages per recvmmsg() or sendmmsg() */
+#define NET_UDP_MESSAGE_BYTES  65536        /* one received message, GRO included */
+#define NET_UDP_PENDING_BYTES  (512 * 1024) /* waiting for the socket to become writable */
+#define NET_UDP_SEGMENTS_MAX   64           /* datagrams per UDP_SEGMENT send */
+#define NET_ENDPOINTS_MAX      16           /* endpoints in one resolver result */
+#define NET_RESOLVE_TIMEOUT_US (5 * US_PER_S)
+#define NET_CONNECT_STAGGER_US (250 * US_PER_MS)
+#define NET_FLUSH_TIMEOUT_US   (5 * US_PER_S) /* how long a closed connection may go on writing */
+#define NET_LINE_BYTES_MAX     (256 * 1024)
+#define NET_GROUPS_MAX         64
+
+/* ---- loop ------------------------------------------------------------------------ */
+
+struct net_loop;
+
+/* -ENOMEM or the fault of epoll or timerfd. */
+int net_loop_new(struct net_loop **ret_loop);
+/* Everything registered must have been freed before. NULL is fine. */
+void net_loop_free(struct net_loop *loop);
+DEFINE_CLEANUP(struct net_loop *, net_loop_free)
+/* Runs until net_loop_stop(). 0, or the fault that ended it. */
+int net_loop_run(struct net_loop *loop);
+/* net_loop_run() returns after the callbacks that are due now. */
+void net_loop_stop(struct net_loop *loop);
+/* One wake-up: waits for something to happen if `wait`, then calls back. 0 or a fault. */
+int net_loop_turn(struct net_loop *loop, bool wait);
+/* The time of this wake-up. */
+uint64_t net_loop_now_us(struct net_loop *loop);
+/* Reads the clock now. For measuring work, not for deadlines. */
+uint64_t net_clock_us(void);
+
+/* A timer is embedded in its owner. Arming never fails and allocates nothing. */
+struct net_timer {
+	struct net_loop *loop;
+	void (*fn)(void *user, uint64_t now_us);
+	void *user;
+	uint64_t due_us;                           /* NEVER_US: not armed */
+	struct net_timer *child, *next, *previous; /* the loop's heap */
+};
+
+void net_timer_init(struct net_timer *t, struct net_loop *loop,
+		    void (*fn)(void *user, uint64_t now_us), void *user);
+/* One shot, at an absolute time; replaces what was armed. NEVER_US disarms. */
+void net_timer_arm(struct net_timer *t, uint64_t due_us);
+void net_timer_disarm(struct net_timer *t); /* also the destructor; fine on a zeroed timer */
+
+/* Runs once, after the callbacks of this wake-up and before the loop waits again. */
+struct net_soon {
+	struct net_loop *loop;
+	void (*fn)(void *user);
+	void *user;
+	bool queued;
+	TAILQ_ENTRY(net_soon) entry;
+};
+
+void net_soon_init(struct net_soon *s, struct net_loop *loop, void (*fn)(void *user), void *user);
+void net_soon_queue(struct net_soon *s);  /* once, however often it is called */
+void net_soon_cancel(struct net_soon *s); /* also the destructor; fine on a zeroed object */
+
+enum net_ready { NET_READ = 1, NET_WRITE = 2 };
+
+/* Watches a descriptor that stays the caller's. Level triggered. */
+struct net_watch {
+	struct net_loop *loop;
+	void (*fn)(void *user, unsigned ready);
+	void *user;
+	int fd;
+	unsigned want;
+	void *event; /* libevent's; NULL while nothing is wanted */
+};
+
+void net_watch_init(struct net_watch *w, struct net_loop *loop, int fd,
+		    void (*fn)(void *user, unsigned ready), void *user);
+/* NET_READ, NET_WRITE, both, or 0. 0, -ENOMEM, or the fault of epoll. */
+int net_watch_want(struct net_watch *w, unsigned want);
+/* Call it before closing the descriptor. Fine on a zeroed object. */
+void net_watch_fini(struct net_watch *w);
+
+/* Calls fn in the loop when the signal arrives. Lives as long as the loop. */
+int net_loop_on_signal(struct net_loop *loop, int signal_number,
+		       void (*fn)(void *user, int signal_number), void *user);
+
+/* ---- UDP --------------------------------------------------------------------------- */
+
+struct net_udp;
+
+/* One received message: one datagram, or several of one sender glued by GRO. */
+struct net_udp_packet {
+	uint8_t *data; /* may be written to (decryption in place); valid during the callback */
+	size_t data_bytes;
+	size_t segment_bytes; /* each datagram but the last has this size; never 0 */
+	struct endpoint from;
+	struct ip_address local; /* the address it was sent to; FAMILY_NONE if unknown */
+	uint32_t interface;      /* index; 0 if unknown */
+	uint8_t ecn;             /* two bits */
+	uint8_t ttl;             /* hop limit on arrival; 0 if unknown */
+};
+
+struct net_udp_config {
+	struct endpoint bind; /* FAMILY_NONE: every address of both families; port 0: any */
+	/* Up to NET_UDP_BATCH packets at a time. */
+	void (*on_packets)(void *user, struct net_udp *udp, struct net_udp_packet *packets,
+			   size_t n_packets, uint64_t now_us);
+	/* After NET_UDP_BLOCKED: what waited has left, sending may go on. May be NULL. */
+	void (*on_writable)(void *user, struct net_udp *udp);
+	void *user;
+	size_t buffer_bytes; /* wanted socket buffers; 0: 4 MiB. The kernel may give less */
+};
+
+struct net_udp_send {
+	struct endpoint to;
+	struct ip_address from; /* source address; FAMILY_NONE: the kernel chooses */
+	const uint8_t *data;
+	size_t data_bytes;
+	size_t segment_bytes; /* cut into datagrams of this size; 0: one datagram */
+	uint8_t ecn;          /* two bits */
+	uint8_t dscp;         /* six bits */
+	uint8_t ttl;          /* hop limit; 0: the system's */
+};
+
+enum net_udp_outcome { NET_UDP_SENT, NET_UDP_BLOCKED = 1 };
+
+struct net_udp_stats {
+	uint64_t rx_messages, rx_datagrams, rx_bytes, rx_calls, rx_truncated;
+	uint64_t tx_messages, tx_datagrams, tx_bytes, tx_calls;
+	uint64_t tx_blocked; /* times the socket was full */
+	uint64_t tx_dropped; /* datagrams given up: queue full or a fault */
+	bool gso, gro;       /* whether the kernel does UDP_SEGMENT and UDP_GRO here */
+};
+
+/*
+ * Opens and binds. Datagrams are never fragmented and the kernel's path MTU is
+ * ignored (IP_PMTUDISC_PROBE): packetization is the transport's business.
+ * -EADDRINUSE, -EADDRNOTAVAIL, -EMFILE, -ENOMEM and so on. Where the system has
+ * no IPv6, FAMILY_NONE gives an IPv4 socket.
+ */
+int net_udp_new(struct net_loop *loop, const struct net_udp_config *config,
+		struct net_udp **ret_udp);
+void net_udp_free(struct net_udp *udp); /* NULL is fine; what waits is dropped */
+/* Port as bound; the address is FAMILY_NONE for a socket on every address. */
+struct endpoint net_udp_local(const struct net_udp *udp);
+bool net_udp_has_family(const struct net_udp *udp, enum address_family family);
+/*
+ * NET_UDP_SENT; NET_UDP_BLOCKED: (the rest of it) waits here and leaves by
+ * itself, hold off until on_writable; -ENOBUFS: the queue was full, dropped;
+ * -EMSGSIZE: larger than the interface's MTU; -ENETUNREACH, -EHOSTUNREACH,
+ * -EINVAL, -EPERM ...: not sent, this destination does not work now.
+ */
+int net_udp_send(struct net_udp *udp, const struct net_udp_send *send);
+/* As many in one system call; faults of single ones are counted, not told. SENT or BLOCKED. */
+int net_udp_send_many(struct net_udp *udp, const struct net_udp_send *sends, size_t n_sends);
+bool net_udp_is_blocked(const struct net_udp *udp);
+struct net_udp_stats net_udp_stats(const struct net_udp *udp);
+
+/* ---- this machine's addresses ----------------------------------------------------------- */
+
+struct net_local_address {
+	struct ip_address ip;
+	uint32_t scope_id;  /* interface index for link-local addresses, else 0 */
+	uint32_t interface; /* index */
+	char name[16];      /* of the interface */
+	bool loopback, point_to_point, temporary;
+};
+
+/* Addresses of interfaces that are up. The number written (at most max), or a fault. */
+int net_local_addresses(struct net_local_address *ret_list, size_t max);
+
+/* Calls back once things were quiet for 200 ms (at the latest after 2 s) after
+ * links, addresses or routes changed. */
+struct net_changes;
+int net_changes_new(struct net_loop *loop, void (*fn)(void *user), void *user,
+		    struct net_changes **ret_changes);
+void net_changes_free(struct net_changes *changes);
+
+/* ---- resolver ----------------------------------------------------------------------------- */
+
+struct net_resolver;
+struct net_query;
+
+struct net_resolved {
+	int error; /* 0, -ENOENT: no such name or no address, -ETIMEDOUT, -ENETUNREACH, -EINVAL */
+	size_t n_endpoints;
+	struct endpoint endpoints[NET_ENDPOINTS_MAX]; /* in the order to try */
+	bool from_srv;
+	char reason[160]; /* for people, when there is an error; what was asked and what came */
+};
+
+typedef void net_resolved_fn(void *user, const struct net_resolved *result);
+
+int net_resolver_new(struct net_loop *loop, struct net_resolver **ret_resolver);
+/* Running queries are cancelled: their callbacks do not come. */
+void net_resolver_free(struct net_resolver *resolver);
+/*
+ * Finds the Q2Q server of a domain: SRV _q2q._tcp.DOMAIN (RFC 2782), and at the
+ * same time A and AAAA with port 8788, used where SRV gives nothing. Takes
+ * NET_RESOLVE_TIMEOUT_US at most. The callback comes exactly once, later, unless
+ * cancelled; the query is gone then. 0, -EINVAL: no such name can exist, -ENOMEM.
+ */
+int net_resolve_domain(struct net_resolver *resolver, const char *domain, net_resolved_fn *fn,
+		       void *user, struct net_query **ret_query);
+/* A and AAAA (/etc/hosts and literal addresses too) with that port. */
+int net_resolve_host(struct net_resolver *resolver, const char *host, uint16_t port,
+		     net_resolved_fn *fn, void *user, struct net_query **ret_query);
+void net_query_cancel(struct net_query *query); /* NULL is fine */
+
+/* "host:port", "host", "1.2.3.4:5", "[::1]:5", "::1": the port is default_port where none is
+ * written. -EINVAL. */
+int net_split_host_port(const char *text, uint16_t default_port, char ret_host[static 256],
+			uint16_t *ret_port);
+
+/* ---- TCP ------------------------------------------------------------------------------------- */
+
+struct net_connect;
+struct net_listener;
+
+/*
+ * Tries the endpoints in order, the next one after 250 ms or as soon as one
+ * failed; the first that connects wins (RFC 8305). Callback exactly once, unless
+ * cancelled: error 0 and a non-blocking fd that is the callee's, or the fault of
+ * the last (-ETIMEDOUT, -ECONNREFUSED ...) and -1.
+ */
+typedef void net_connected_fn(void *user, int error, int fd, const struct endpoint *remote);
+int net_connect_new(struct net_loop *loop, const struct endpoint *endpoints, size_t n_endpoints,
+		    uint64_t timeout_us, net_connected_fn *fn, void *user,
+		    struct net_connect **ret_connect);
+void net_connect_cancel(struct net_connect *connect); /* NULL is fine */
+
+/* fd is non-blocking, close-on-exec and the callee's. */
+typedef void net_accepted_fn(void *user, int fd, const struct endpoint *from);
+/* One address. FAMILY_NONE: IPv6 and IPv4 on one socket. */
+int net_listen_tcp(struct net_loop *loop, const struct endpoint *local, net_accepted_fn *fn,
+		   void *user, struct net_listener **ret_listener);
+struct endpoint net_listener_local(const struct net_listener *listener); /* with the real port */
+/* Paused: connections wait in the backlog. */
+void net_listener_pause(struct net_listener *listener, bool pause);
+void net_listener_free(struct net_listener *listener); /* NULL is fine */
+
+/* ---- a q2q connection on a TCP socket ------------------------------------------------------- */
+
+struct q2q_conn;
+struct net_q2q;
+
+struct net_q2q_config {
+	int fd;                /* taken over, also when net_q2q_new() fails */
+	struct q2q_conn *conn; /* taken over on success; freed with the driver */
+	/* The connection has events: pull them with q2q_conn_next_event(). Commands given to the
+	 * connection in here leave by themselves; outside of it call net_q2q_pump(). */
+	void (*on_events)(void *user, struct net_q2q *driver, struct q2q_conn *conn);
+	/* The socket has ended, once: 0 closed in order, else the fault. All events were
+	 * delivered before. The callee (or the owner, later) calls net_q2q_free(). */
+	void (*on_closed)(void *user, struct net_q2q *driver, int error);
+	void *user;
+};
+
+int net_q2q_new(struct net_loop *loop, const struct net_q2q_config *config,
+		struct net_q2q **ret_driver);
+struct q2q_conn *net_q2q_conn(struct net_q2q *driver);
+struct endpoint net_q2q_remote(const struct net_q2q *driver);
+struct endpoint net_q2q_local(const struct net_q2q *driver);
+/* Something was asked of the connection from outside its callbacks: move its output. */
+void net_q2q_pump(struct net_q2q *driver);
+/* Bytes that wait for the socket. */
+size_t net_q2q_unsent(const struct net_q2q *driver);
+/* No more callbacks; what waits is written for NET_FLUSH_TIMEOUT_US at most, then all is freed. */
+void net_q2q_close(struct net_q2q *driver);
+/* At once, nothing more is written. NULL is fine. */
+void net_q2q_free(struct net_q2q *driver);
+
+/* ---- control sockets: lines on a Unix stream socket --------------------------------------------
+ */
+
+struct net_peer {
+	pid_t pid;
+	uid_t uid;
+	gid_t gid;
+	gid_t groups[NET_GROUPS_MAX]; /* supplementary groups at the time of connect() */
+	size_t n_groups;
+};
+
+bool net_peer_in_group(const struct net_peer *peer, gid_t gid); /* gid or supplementary */
+
+typedef void net_unix_accepted_fn(void *user, int fd, const struct net_peer *peer);
+/* Replaces a socket file that nobody listens on; -EADDRINUSE if somebody does. `mode` are the
+ * file's permissions. The file is removed by net_listener_free(). */
+int net_listen_unix(struct net_loop *loop, const char *path, mode_t mode, net_unix_accepted_fn *fn,
+		    void *user, struct net_listener **ret_listener);
+/* A connected non-blocking socket, or a fault (-ENOENT, -ECONNREFUSED: nobody there). */
+int net_connect_unix(const char *path, int *ret_fd);
+
+struct net_line;
+
+struct net_line_config {
+	int fd;                  /* taken over, also when net_line_new() fails */
+	size_t line_bytes_max;   /* 0: NET_LINE_BYTES_MAX */
+	size_t output_bytes_max; /* 0: 4 * NET_LINE_BYTES_MAX */
+	/* One line without its newline, ended by NUL; valid during the callback. */
+	void (*on_line)(void *user, struct net_line *line, char *text, size_t text_bytes);
+	/* Once: 0 end of file, -EMSGSIZE the peer's line was too long, else the fault. Then
+	 * call net_line_free() or net_line_close(). */
+	void (*on_closed)(void *user, struct net_line *line, int error);
+	/* The output queue has emptied. May be NULL. */
+	void (*on_drained)(void *user, struct net_line *line);
+	void *user;
+};
+
+int net_line_new(struct net_loop *loop, const struct net_line_config *config,
+		 struct net_line **ret_line);
+/* Appends a newline. 0, or -ENOBUFS: the bound is reached, nothing was queued. */
+int net_line_send(struct net_line *line, const char *text, size_t text_bytes);
+size_t net_line_unsent(const struct net_line *line);
+/* No more callbacks; flushes for NET_FLUSH_TIMEOUT_US at most, then frees. */
+void net_line_close(struct net_line *line);
+void net_line_free(struct net_line *line); /* at once; NULL is fine */
+
+#endif
