@@ -1,0 +1,285 @@
+# shellcheck shell=bash
+# A lab of machines on one kernel. Source this file from bash, as root.
+#
+# Each host is a set of namespaces (network, mount, pid, host name) with its own
+# /etc, /run, /root and /var/lib/q2q-*, so that programs run in it with their
+# ordinary paths, as on a machine of its own. When the script that made the lab
+# ends, however it ends, the kernel takes everything away: each host's first
+# process dies with the script, and a pid namespace dies with its first process.
+#
+#   lab_start NAME                 begin (sets a trap that ends it)
+#   lab_host HOST...               make hosts
+#   lab_link A ADDR/LEN B ADDR/LEN [IFA IFB]     a cable between two hosts
+#   on HOST COMMAND...             run in a host
+#   spawn HOST LOG COMMAND...      run in the background in a host; sets SPAWNED_PID (outer pid)
+#   lab_internet                   core, server, nat-a + alice, nat-b + bob (see below)
+#   lab_nat HOST KIND              easy | easy-open-input | easy-eif | hard   (WAN "wan", LAN "lan")
+#   lab_dns HOST ADDR LINE...      dnsmasq with the given options, and resolv.conf everywhere
+#
+# The internet of lab_internet (documentation addresses, routed by "core"):
+#
+#     alice 10.1.0.2 -- nat-a 198.51.100.2 -- core -- 203.0.113.2 nat-b -- 10.2.0.2 bob
+#                                              |
+#                                     192.0.2.10 server
+
+LAB_HOSTS=()
+declare -A LAB_PID
+
+lab_need_root() {
+    [ "$(id -u)" -eq 0 ] || { echo "this needs root"; return 1; }
+    [ -c /dev/net/tun ] || { echo "/dev/net/tun is missing"; return 1; }
+    unshare --net --mount --uts --pid --fork true 2>/dev/null ||
+        { echo "namespaces are not allowed here"; return 1; }
+    command -v nft >/dev/null || { echo "nft is missing (package nftables)"; return 1; }
+}
+
+lab_start() {
+    LAB_NAME=$1
+    LAB_DIR=$(mktemp -d "/tmp/q2q-lab-$LAB_NAME.XXXXXX")
+    trap lab_stop EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+}
+
+lab_stop() {
+    local host
+    for host in "${LAB_HOSTS[@]}"; do
+        kill -KILL "${LAB_PID[$host]}" 2>/dev/null
+    done
+    LAB_HOSTS=()
+    wait 2>/dev/null
+    # Logs are kept only if somebody asks for them.
+    if [ -n "${LAB_KEEP:-}" ]; then
+        echo "lab: logs are in $LAB_DIR" >&2
+    else
+        rm -rf "$LAB_DIR"
+    fi
+}
+
+# What a host's first process does: private places over the shared ones, then wait for ever.
+lab_init_script() {
+    cat <<'INIT'
+host=$1 dir=$2
+mount --make-rprivate /
+mount -t tmpfs -o mode=0755 tmpfs "$dir/etc"
+cp -a /etc/. "$dir/etc/"
+mount --move "$dir/etc" /etc
+mount -t tmpfs -o mode=0755 tmpfs /run
+mount -t tmpfs -o mode=0700 tmpfs /root
+mkdir -p /run/sshd /run/lock
+mount -t tmpfs -o mode=0755 tmpfs /var/lib
+mkdir -p /var/lib/q2q-tun /var/lib/q2q-server
+mount --bind "$dir/state" /var/lib/q2q-tun
+mount --bind "$dir/server" /var/lib/q2q-server
+mount -t sysfs sysfs /sys 2>/dev/null
+hostname "$host"
+rm -f /etc/resolv.conf
+printf '127.0.0.1 localhost\n::1 localhost\n127.0.1.1 %s\n' "$host" >/etc/hosts
+: >/etc/resolv.conf
+grep -q '^q2q-tun:' /etc/group || echo 'q2q-tun:x:64188:' >>/etc/group
+grep -q '^q2q-tun:' /etc/passwd || echo 'q2q-tun:x:64188:64188:q2q-tun:/nonexistent:/usr/sbin/nologin' >>/etc/passwd
+grep -q '^q2q-server:' /etc/group || echo 'q2q-server:x:64189:' >>/etc/group
+grep -q '^q2q-server:' /etc/passwd || echo 'q2q-server:x:64189:64189:q2q-server:/nonexistent:/usr/sbin/nologin' >>/etc/passwd
+chown 64188:64188 /var/lib/q2q-tun
+chown 64189:64189 /var/lib/q2q-server
+chmod 0700 /var/lib/q2q-tun /var/lib/q2q-server
+ip link set lo up
+sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0 \
+    net.ipv4.conf.all.rp_filter=0 2>/dev/null
+touch "$dir/ready"
+# The first process of a pid namespace inherits orphans; bash reaps them while it waits.
+while :; do
+    sleep 3600 &
+    wait
+done
+INIT
+}
+
+lab_host() {
+    local host dir outer
+    for host in "$@"; do
+        dir=$LAB_DIR/$host
+        mkdir -p "$dir/etc" "$dir/state" "$dir/server"
+        # Dies with this script: setpriv arms it, --kill-child passes it on.
+        setpriv --pdeathsig KILL unshare --net --mount --uts --pid --fork --kill-child=KILL \
+            --mount-proc bash -c "$(lab_init_script)" lab-init "$host" "$dir" \
+            >"$dir/init.log" 2>&1 </dev/null &
+        outer=$!
+        LAB_PID[$host]=
+        local tries
+        for tries in $(seq 200); do
+            [ -e "$dir/ready" ] && break
+            sleep 0.02
+        done
+        [ -e "$dir/ready" ] || { echo "lab: host $host did not start: $(cat "$dir/init.log")" >&2; return 1; }
+        LAB_PID[$host]=$(cat "/proc/$outer/task/$outer/children")
+        LAB_PID[$host]=${LAB_PID[$host]%% *}
+        LAB_HOSTS+=("$host")
+    done
+}
+
+on() {
+    local host=$1
+    shift
+    nsenter -t "${LAB_PID[$host]}" --net --mount --uts --pid --root --wd=/ -- \
+        env HOME=/root "PATH=${LAB_PATH:-$PATH}" ${LAB_LIBRARY_PATH:+LD_LIBRARY_PATH=$LAB_LIBRARY_PATH} "$@"
+}
+
+spawn() {
+    local host=$1 log=$2
+    shift 2
+    on "$host" "$@" >"$LAB_DIR/$log" 2>&1 </dev/null &
+    SPAWNED_PID=$!
+}
+
+# The pid of a program inside a host's own pid namespace, by its exact name.
+lab_pids() {
+    on "$1" pgrep -x "$2"
+}
+
+lab_link() {
+    local a=$1 a_addr=$2 b=$3 b_addr=$4 a_if=${5:-eth0} b_if=${6:-eth0}
+    ip link add "q2qa$$" netns "${LAB_PID[$a]}" type veth peer name "q2qb$$" netns "${LAB_PID[$b]}" || return
+    on "$a" ip link set dev "q2qa$$" name "$a_if"
+    on "$b" ip link set dev "q2qb$$" name "$b_if"
+    on "$a" ip addr add "$a_addr" dev "$a_if"
+    on "$b" ip addr add "$b_addr" dev "$b_if"
+    on "$a" ip link set dev "$a_if" up
+    on "$b" ip link set dev "$b_if" up
+}
+
+lab_forward() {
+    on "$1" sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
+}
+
+# Rules for the router HOST with interfaces "wan" and "lan".
+lab_nat() {
+    local host=$1 kind=$2 wan_ip
+    wan_ip=$(on "$host" ip -4 -o addr show dev wan | awk '{ sub(/\/.*/, "", $4); print $4; exit }')
+    lab_forward "$host"
+    {
+        echo "flush ruleset"
+        case $kind in
+        easy) # endpoint-independent mapping, address-and-port-dependent filtering
+            cat <<NFT
+table inet f {
+  chain in {
+    type filter hook input priority 0;
+    iifname "wan" ct state new drop;
+  }
+  chain fw {
+    type filter hook forward priority 0;
+    iifname "wan" ct state new,invalid drop;
+  }
+}
+table ip n {
+  chain post {
+    type nat hook postrouting priority 100;
+    oifname "wan" masquerade;
+  }
+}
+NFT
+            ;;
+        easy-open-input) # the same without the INPUT drop: early packets poison the mapping
+            cat <<NFT
+table inet f {
+  chain fw {
+    type filter hook forward priority 0;
+    iifname "wan" ct state new,invalid drop;
+  }
+}
+table ip n {
+  chain post {
+    type nat hook postrouting priority 100;
+    oifname "wan" masquerade;
+  }
+}
+NFT
+            ;;
+        easy-eif) # endpoint-independent mapping and filtering
+            cat <<NFT
+table ip n {
+  map eim {
+    type inet_service : ipv4_addr . inet_service;
+    flags dynamic,timeout;
+    timeout 120s;
+    size 65535;
+  }
+  chain learn {
+    type filter hook postrouting priority 90;
+    oifname "wan" meta l4proto udp update @eim { udp sport : ip saddr . udp sport };
+  }
+  chain pre {
+    type nat hook prerouting priority -100;
+    iifname "wan" ip daddr $wan_ip meta l4proto udp dnat ip to udp dport map @eim;
+  }
+  chain post {
+    type nat hook postrouting priority 100;
+    oifname "wan" masquerade;
+  }
+}
+NFT
+            ;;
+        hard) # endpoint-dependent mapping, random ports
+            cat <<NFT
+table inet f {
+  chain in {
+    type filter hook input priority 0;
+    iifname "wan" ct state new drop;
+  }
+  chain fw {
+    type filter hook forward priority 0;
+    iifname "wan" ct state new,invalid drop;
+  }
+}
+table ip n {
+  chain post {
+    type nat hook postrouting priority 100;
+    oifname "wan" meta l4proto udp masquerade to :32768-60999 fully-random;
+    oifname "wan" masquerade;
+  }
+}
+NFT
+            ;;
+        *) echo "lab: no NAT kind $kind" >&2; return 1 ;;
+        esac
+    } | on "$host" nft -f -
+}
+
+lab_internet() {
+    lab_host core server nat-a nat-b alice bob
+    lab_link core 192.0.2.1/24 server 192.0.2.10/24 srv eth0
+    lab_link core 198.51.100.1/24 nat-a 198.51.100.2/24 a wan
+    lab_link core 203.0.113.1/24 nat-b 203.0.113.2/24 b wan
+    lab_link nat-a 10.1.0.1/24 alice 10.1.0.2/24 lan eth0
+    lab_link nat-b 10.2.0.1/24 bob 10.2.0.2/24 lan eth0
+    lab_forward core
+    on server ip route add default via 192.0.2.1
+    on nat-a ip route add default via 198.51.100.1
+    on nat-b ip route add default via 203.0.113.1
+    on alice ip route add default via 10.1.0.1
+    on bob ip route add default via 10.2.0.1
+    lab_nat nat-a "${1:-easy}"
+    lab_nat nat-b "${2:-easy}"
+}
+
+# lab_dns HOST ADDRESS DNSMASQ-OPTION...: an authority for the lab's names, and everybody asks it.
+lab_dns() {
+    local host=$1 address=$2 each
+    shift 2
+    spawn "$host" dnsmasq.log dnsmasq --keep-in-foreground --conf-file=/dev/null --no-resolv \
+        --no-hosts --listen-address="$address" --bind-interfaces --pid-file= --user=root --local=/test/ "$@"
+    for each in "${LAB_HOSTS[@]}"; do
+        on "$each" sh -c "printf 'nameserver %s\noptions timeout:1 attempts:2\n' $address >/etc/resolv.conf"
+    done
+}
+
+# wait_for SECONDS COMMAND...: true as soon as the command is.
+wait_for() {
+    local limit=$1 start=$SECONDS
+    shift
+    until "$@" >/dev/null 2>&1; do
+        [ $((SECONDS - start)) -ge "$limit" ] && return 1
+        sleep 0.1
+    done
+}
