@@ -1,1 +1,2 @@
-# crypto: see doc/architecture.md
+# crypto: the one home of OpenSSL
+noinst_HEADERS += src/crypto/crypto.h
