@@ -1,1 +1,5 @@
-# relay: see doc/architecture.md
+# relay: presence, rendezvous and quotas of the server; sans-IO
+noinst_LTLIBRARIES += src/relay/librelay.la
+src_relay_librelay_la_SOURCES = \
+	src/relay/relay.h \
+	src/relay/relay.c

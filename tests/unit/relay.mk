@@ -1,1 +1,5 @@
 # unit tests of src/relay
+check_PROGRAMS += tests/unit/test_relay
+TESTS += tests/unit/test_relay
+tests_unit_test_relay_SOURCES = tests/unit/test_relay.c
+tests_unit_test_relay_LDADD = src/relay/librelay.la src/base/libbase.la $(CMOCKA_LIBS)

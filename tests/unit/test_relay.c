@@ -1,0 +1,384 @@
+#include "unit.h"
+#include "relay/relay.h"
+
+#include <stdio.h>
+
+#define ID_A "0123456789abcdef0123456789abcdef"
+#define ID_B "ffffffffffffffffffffffffffffffff"
+
+static struct relay *small_relay(void)
+{
+	const struct relay_config config = {
+		.seed = {1, 2},
+		.ends_max = 8,
+		.listens_per_end_max = 2,
+		.listeners_max = 2,
+		.rendezvous_max = 6,
+		.rendezvous_per_end_max = 3,
+		.bytes_per_s = 1000,
+		.burst_bytes = 2000,
+		.signals_per_s = 1,
+		.signals_burst = 2,
+		.queue_max_bytes = 500,
+	};
+	struct relay *r = relay_new(&config);
+
+	assert_non_null(r);
+	return r;
+}
+
+static struct relay_end *new_end(struct relay *r, const char *account)
+{
+	struct relay_end *end;
+
+	assert_int_equal(relay_end_new(r, account, NULL, 0, &end), 0);
+	return end;
+}
+
+static void id_of(unsigned n, char out[RELAY_ID_BYTES + 1])
+{
+	snprintf(out, RELAY_ID_BYTES + 1, "%032x", n);
+}
+
+static int add(struct relay_end *a, struct relay_end *b, const char *id)
+{
+	return relay_rendezvous_add(a, b, id, strlen(id));
+}
+
+static int route(struct relay_end *from, const char *id, struct relay_end **ret_to)
+{
+	return relay_route(from, id, strlen(id), ret_to);
+}
+
+static void listeners_are_found_by_address_and_protocol_until_they_go(void **state)
+{
+	struct relay *r = small_relay();
+	struct relay_end *bob1 = new_end(r, "bob@b.test"), *bob2 = new_end(r, "bob@b.test");
+	struct relay_end *found[4];
+
+	(void)state;
+	assert_int_equal(relay_listen(bob1, "bob@b.test", "q2q-tun"), 0);
+	assert_int_equal(relay_listen(bob2, "bob@b.test", "q2q-tun"), 0);
+	assert_int_equal(relay_listen(bob1, "bob@b.test", "q2q-tun"), 0);
+	assert_int_equal(relay_listeners(r, "bob@b.test", "q2q-tun", found, 4), 2);
+	assert_ptr_equal(found[0], bob1);
+	assert_ptr_equal(found[1], bob2);
+	assert_int_equal(relay_listeners(r, "bob@b.test", "q2q-tun", found, 1), 1);
+	assert_int_equal(relay_listeners(r, "bob@b.test", "other", found, 4), 0);
+	assert_int_equal(relay_listeners(r, "bob@b.tes", "tq2q-tun", found, 4), 0);
+	assert_true(relay_end_listens(bob1, "bob@b.test", "q2q-tun"));
+	assert_false(relay_end_listens(bob1, "bob@b.test", "x"));
+
+	relay_end_free(bob1);
+	assert_int_equal(relay_listeners(r, "bob@b.test", "q2q-tun", found, 4), 1);
+	assert_ptr_equal(found[0], bob2);
+	relay_end_free(bob2);
+	assert_int_equal(relay_listeners(r, "bob@b.test", "q2q-tun", found, 4), 0);
+	relay_free(r);
+}
+
+static void listening_is_bounded_per_connection_and_per_name(void **state)
+{
+	struct relay *r = small_relay();
+	struct relay_end *a = new_end(r, "a@t"), *b = new_end(r, "a@t"), *c = new_end(r, "a@t");
+	char long_name[RELAY_PROTOCOL_MAX + 2] = "";
+	struct relay_stats stats;
+
+	(void)state;
+	memset(long_name, 'x', sizeof(long_name) - 1);
+	assert_int_equal(relay_listen(a, "a@t", long_name), -EINVAL);
+	assert_int_equal(relay_listen(a, "a@t", ""), -EINVAL);
+	assert_int_equal(relay_listen(a, "", "p"), -EINVAL);
+	assert_int_equal(relay_listen(a, "a@t", "p"), 0);
+	assert_int_equal(relay_listen(a, "a@t", "q"), 0);
+	assert_int_equal(relay_listen(a, "a@t", "r"), RELAY_LIMITED);
+	assert_int_equal(relay_listen(b, "a@t", "p"), 0);
+	assert_int_equal(relay_listen(c, "a@t", "p"), RELAY_LIMITED);
+	relay_stats(r, &stats);
+	assert_int_equal(stats.n_listens, 3);
+	assert_int_equal(stats.n_limited, 2);
+	relay_end_free(a);
+	relay_end_free(b);
+	relay_end_free(c);
+	relay_free(r);
+}
+
+static void a_rendezvous_joins_its_two_ends_and_nobody_else(void **state)
+{
+	struct relay *r = small_relay();
+	struct relay_end *alice = new_end(r, "alice@t"), *bob = new_end(r, "bob@t");
+	struct relay_end *mallory = new_end(r, "mallory@t"), *to = NULL;
+	struct relay_stats stats;
+
+	(void)state;
+	assert_int_equal(add(alice, bob, ID_A), 0);
+	assert_int_equal(route(alice, ID_A, &to), 0);
+	assert_ptr_equal(to, bob);
+	assert_int_equal(route(bob, ID_A, &to), 0);
+	assert_ptr_equal(to, alice);
+	to = NULL;
+	assert_int_equal(route(mallory, ID_A, &to), RELAY_UNKNOWN);
+	assert_int_equal(route(alice, ID_B, &to), RELAY_UNKNOWN);
+	assert_int_equal(route(alice, "0123456789abcdef0123456789abcdeF", &to), RELAY_UNKNOWN);
+	assert_int_equal(route(alice, "", &to), RELAY_UNKNOWN);
+	assert_null(to);
+	assert_int_equal(relay_rendezvous_close(mallory, ID_A, strlen(ID_A)), RELAY_UNKNOWN);
+	relay_stats(r, &stats);
+	assert_int_equal(stats.n_unknown, 5);
+	assert_int_equal(stats.n_rendezvous, 1);
+
+	assert_int_equal(add(mallory, bob, ID_A), RELAY_TAKEN);
+	assert_int_equal(add(bob, bob, ID_B), RELAY_TAKEN);
+	assert_int_equal(add(alice, bob, "xyz"), -EINVAL);
+	relay_end_free(alice);
+	relay_end_free(bob);
+	relay_end_free(mallory);
+	relay_free(r);
+}
+
+static void the_end_that_stays_is_told_once(void **state)
+{
+	struct relay *r = small_relay();
+	struct relay_end *alice = new_end(r, "alice@t"), *bob = new_end(r, "bob@t"), *end, *to;
+	char id[RELAY_ID_BYTES + 1];
+
+	(void)state;
+	assert_int_equal(add(alice, bob, ID_A), 0);
+	assert_int_equal(add(bob, alice, ID_B), 0);
+	assert_false(relay_next_gone(r, &end, id));
+	assert_int_equal(relay_rendezvous_close(bob, ID_B, strlen(ID_B)), 0);
+	assert_true(relay_next_gone(r, &end, id));
+	assert_ptr_equal(end, alice);
+	assert_string_equal(id, ID_B);
+	assert_false(relay_next_gone(r, &end, id));
+	assert_int_equal(route(bob, ID_B, &to), RELAY_UNKNOWN);
+
+	relay_end_free(alice);
+	assert_int_equal(route(bob, ID_A, &to), RELAY_UNKNOWN);
+	assert_true(relay_next_gone(r, &end, id));
+	assert_ptr_equal(end, bob);
+	assert_string_equal(id, ID_A);
+	assert_false(relay_next_gone(r, &end, id));
+
+	/* Both went before anybody asked: nobody is told. */
+	alice = new_end(r, "alice@t");
+	assert_int_equal(add(alice, bob, ID_A), 0);
+	relay_end_free(alice);
+	relay_end_free(bob);
+	assert_false(relay_next_gone(r, &end, id));
+	relay_free(r);
+}
+
+static void the_least_used_rendezvous_of_an_end_makes_room(void **state)
+{
+	struct relay *r = small_relay();
+	struct relay_end *alice = new_end(r, "alice@t"), *bob[4], *end, *to;
+	char id[4][RELAY_ID_BYTES + 1], gone[RELAY_ID_BYTES + 1];
+	struct relay_stats stats;
+
+	(void)state;
+	for (unsigned i = 0; i < 4; i++) {
+		bob[i] = new_end(r, "bob@t");
+		id_of(i, id[i]);
+		if (i == 3)
+			assert_int_equal(route(alice, id[0], &to), 0); /* so 1 is the oldest */
+		assert_int_equal(add(alice, bob[i], id[i]), 0);
+	}
+	assert_true(relay_next_gone(r, &end, gone));
+	assert_ptr_equal(end, alice);
+	assert_string_equal(gone, id[1]);
+	assert_true(relay_next_gone(r, &end, gone));
+	assert_ptr_equal(end, bob[1]);
+	assert_string_equal(gone, id[1]);
+	assert_false(relay_next_gone(r, &end, gone));
+	assert_int_equal(route(alice, id[0], &to), 0);
+	assert_int_equal(route(alice, id[1], &to), RELAY_UNKNOWN);
+	relay_stats(r, &stats);
+	assert_int_equal(stats.n_evicted, 1);
+	assert_int_equal(stats.n_rendezvous, 3);
+	relay_end_free(alice);
+	for (unsigned i = 0; i < 4; i++)
+		relay_end_free(bob[i]);
+	relay_free(r);
+}
+
+static void all_rendezvous_together_are_bounded(void **state)
+{
+	struct relay *r = small_relay();
+	struct relay_end *a = new_end(r, "a@t"), *b = new_end(r, "b@t");
+	struct relay_end *c = new_end(r, "c@t"), *d = new_end(r, "d@t");
+	char id[RELAY_ID_BYTES + 1];
+
+	(void)state;
+	for (unsigned i = 0; i < 6; i++) {
+		id_of(i, id);
+		assert_int_equal(i < 3 ? add(a, b, id) : add(c, d, id), 0);
+	}
+	assert_int_equal(add(a, d, ID_B), RELAY_LIMITED);
+	relay_end_free(b);
+	assert_int_equal(add(a, d, ID_B), 0);
+	relay_end_free(a);
+	relay_end_free(c);
+	relay_end_free(d);
+	relay_free(r);
+}
+
+static void connections_of_one_account_share_its_rate(void **state)
+{
+	struct relay *r = small_relay();
+	struct relay_end *a1 = new_end(r, "a@t"), *a2 = new_end(r, "a@t"), *b = new_end(r, "b@t");
+	struct relay_stats stats;
+
+	(void)state;
+	for (unsigned i = 0; i < 4; i++)
+		assert_int_equal(relay_charge_bytes(i % 2 ? a1 : a2, 500, 0, 0), 0);
+	assert_int_equal(relay_charge_bytes(a1, 1, 0, 0), RELAY_LIMITED);
+	assert_int_equal(relay_charge_bytes(a2, 1, 0, 0), RELAY_LIMITED);
+	assert_int_equal(relay_charge_bytes(b, 500, 0, 0), 0);
+	assert_int_equal(relay_charge_bytes(a1, 100, 0, 100 * US_PER_MS), 0);
+	assert_int_equal(relay_charge_bytes(a1, 1, 0, 100 * US_PER_MS), RELAY_LIMITED);
+	/* A clock that stands, and a very long silence, both leave it sane. */
+	assert_int_equal(relay_charge_bytes(a1, 1, 0, 0), RELAY_LIMITED);
+	assert_int_equal(relay_charge_bytes(a1, 500, 0, UINT64_MAX / 2), 0);
+	relay_stats(r, &stats);
+	assert_int_equal(stats.n_limited, 4);
+	assert_int_equal(stats.relayed_bytes, 3100);
+	relay_end_free(a1);
+	relay_end_free(a2);
+	relay_end_free(b);
+	relay_free(r);
+}
+
+static void a_slow_receiver_costs_its_own_data_only(void **state)
+{
+	struct relay *r = small_relay();
+	struct relay_end *a = new_end(r, "a@t");
+	struct relay_stats stats;
+
+	(void)state;
+	assert_int_equal(relay_charge_bytes(a, 1, 500, 0), RELAY_FULL);
+	assert_int_equal(relay_charge_bytes(a, 1, SIZE_MAX, 0), RELAY_FULL);
+	assert_int_equal(relay_charge_bytes(a, SIZE_MAX, 1, 0), RELAY_FULL);
+	assert_int_equal(relay_charge_bytes(a, 1, 499, 0), 0);
+	relay_stats(r, &stats);
+	assert_int_equal(stats.n_full, 3);
+	assert_int_equal(stats.relayed_bytes, 1);
+	relay_end_free(a);
+	relay_free(r);
+}
+
+static void signals_have_a_rate_of_their_own(void **state)
+{
+	struct relay *r = small_relay();
+	struct relay_end *a = new_end(r, "a@t");
+
+	(void)state;
+	assert_int_equal(relay_charge_signal(a, 0), 0);
+	assert_int_equal(relay_charge_signal(a, 0), 0);
+	assert_int_equal(relay_charge_signal(a, US_PER_S / 2), RELAY_LIMITED);
+	assert_int_equal(relay_charge_signal(a, US_PER_S), 0);
+	relay_end_free(a);
+	relay_free(r);
+}
+
+static void connections_are_bounded(void **state)
+{
+	struct relay *r = small_relay();
+	struct relay_end *ends[8], *one_more;
+
+	(void)state;
+	for (unsigned i = 0; i < 8; i++)
+		ends[i] = new_end(r, i % 2 ? "a@t" : "b@t");
+	assert_int_equal(relay_end_new(r, "c@t", NULL, 0, &one_more), RELAY_LIMITED);
+	for (unsigned i = 0; i < 8; i++)
+		relay_end_free(ends[i]);
+	relay_free(r);
+}
+
+/* Random operations against a plain model of who is joined to whom. */
+static void many_random_steps_agree_with_a_plain_model(void **state)
+{
+	enum { N_ENDS = 8, N_IDS = 16, N_STEPS = 200000 };
+	struct relay *r = small_relay();
+	struct relay_end *ends[N_ENDS] = {NULL}, *to, *end;
+	struct {
+		int a, b;
+	} model[N_IDS];
+	char id[RELAY_ID_BYTES + 1];
+	uint32_t rng = 7;
+
+	(void)state;
+	for (int i = 0; i < N_IDS; i++)
+		model[i].a = model[i].b = -1;
+	for (int step = 0; step < N_STEPS; step++) {
+		rng = rng * 1664525u + 1013904223u;
+		const int e = (int)((rng >> 28) & 7), f = (int)((rng >> 24) & 7);
+		const int i = (int)((rng >> 16) & 15), what = (int)((rng >> 12) & 7);
+
+		id_of((unsigned)i, id);
+		if (!ends[e])
+			assert_int_equal(relay_end_new(r, "a@t", &ends[e], 0, &ends[e]), 0);
+		if (what == 0) {
+			relay_end_free(ends[e]);
+			ends[e] = NULL;
+			for (int k = 0; k < N_IDS; k++)
+				if (model[k].a == e || model[k].b == e)
+					model[k].a = model[k].b = -1;
+		} else if (what < 3 && ends[f]) {
+			const int rc = add(ends[e], ends[f], id);
+
+			if (model[i].a >= 0 || e == f)
+				assert_int_equal(rc, RELAY_TAKEN);
+			if (rc == 0) {
+				model[i].a = e;
+				model[i].b = f;
+			}
+		} else if (what == 3) {
+			const bool mine = model[i].a == e || model[i].b == e;
+
+			assert_int_equal(relay_rendezvous_close(ends[e], id, strlen(id)),
+					 mine ? 0 : RELAY_UNKNOWN);
+			if (mine)
+				model[i].a = model[i].b = -1;
+		} else {
+			const bool mine = model[i].a == e || model[i].b == e;
+			const int rc = route(ends[e], id, &to);
+
+			assert_int_equal(rc, mine ? 0 : RELAY_UNKNOWN);
+			if (mine)
+				assert_ptr_equal(to,
+						 ends[model[i].a == e ? model[i].b : model[i].a]);
+		}
+		/* Whoever was evicted comes out here, so the model learns of it. */
+		while (relay_next_gone(r, &end, id)) {
+			unsigned long k = strtoul(id, NULL, 16);
+
+			assert_true(k < N_IDS);
+			for (int x = 0; x < N_ENDS; x++)
+				if (ends[x] == end && (model[k].a == x || model[k].b == x))
+					model[k].a = model[k].b = -1;
+		}
+	}
+	for (int e = 0; e < N_ENDS; e++)
+		relay_end_free(ends[e]);
+	relay_free(r);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(listeners_are_found_by_address_and_protocol_until_they_go),
+		cmocka_unit_test(listening_is_bounded_per_connection_and_per_name),
+		cmocka_unit_test(a_rendezvous_joins_its_two_ends_and_nobody_else),
+		cmocka_unit_test(the_end_that_stays_is_told_once),
+		cmocka_unit_test(the_least_used_rendezvous_of_an_end_makes_room),
+		cmocka_unit_test(all_rendezvous_together_are_bounded),
+		cmocka_unit_test(connections_of_one_account_share_its_rate),
+		cmocka_unit_test(a_slow_receiver_costs_its_own_data_only),
+		cmocka_unit_test(signals_have_a_rate_of_their_own),
+		cmocka_unit_test(connections_are_bounded),
+		cmocka_unit_test(many_random_steps_agree_with_a_plain_model),
+	};
+
+	return cmocka_run_group_tests_name("relay", tests, NULL, NULL);
+}
