@@ -1,1 +1,2 @@
-# store: see doc/architecture.md
+# store: accounts of the identity server
+noinst_HEADERS += src/store/store.h
