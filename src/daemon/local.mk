@@ -1,1 +1,2 @@
 # daemon: see doc/architecture.md
+noinst_HEADERS += src/daemon/daemon.h

@@ -1,1 +1,2 @@
-# tun: see doc/architecture.md
+# tun: devices, links, packets
+noinst_HEADERS += src/tun/tun.h

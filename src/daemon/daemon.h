@@ -1,0 +1,66 @@
+/*
+ * daemon - the unprivileged process of q2q-tund: all protocol work.
+ *
+ * The monitor (src/monitor) has main(): it reads options and configuration,
+ * makes the directories, forks, drops every privilege in the child and calls
+ * daemon_run() there.
+ */
+#ifndef DAEMON_DAEMON_H
+#define DAEMON_DAEMON_H
+
+#include "base/base.h"
+
+#include <sys/types.h>
+
+#define DAEMON_DOMAINS_MAX 64
+#define DAEMON_STUN_MAX    16
+
+/* [domain NAME] of the configuration. */
+struct daemon_domain {
+	char *domain; /* lower case */
+	char *server; /* "host:port"; used instead of SRV and A/AAAA */
+};
+
+struct daemon_options {
+	/* Command line, else [daemon] of the configuration, else the built-in default. */
+	char *config_path;
+	char *state_dir;    /* exists, 0700, owned by the daemon's user */
+	char *control_path; /* socket to make; its directory exists and is writable */
+	char *names_path;   /* the same, for libnss_q2q */
+	uint64_t port;      /* UDP, 0: any */
+	char *user;
+	int log_level; /* enum log_level */
+	bool foreground;
+	/* [identity], [network], [trust], [domain NAME] */
+	char *default_identity;      /* NULL: none */
+	char *stun[DAEMON_STUN_MAX]; /* "host:port" */
+	size_t n_stun;
+	bool accept_new; /* trust new domains and peers without asking */
+	struct daemon_domain domains[DAEMON_DOMAINS_MAX];
+	size_t n_domains;
+	/* Set by the monitor. */
+	int monitor_fd;       /* the daemon's end of tun_ipc_pair(), non-blocking */
+	gid_t operator_gid;   /* group q2q-tun: may operate; (gid_t)-1: no such group */
+	uint64_t watchdog_us; /* send TUN_REQUEST_ALIVE at least three times in this; 0: off */
+};
+
+/* Defaults. Never fails but by -ENOMEM. */
+int daemon_options_init(struct daemon_options *options);
+void daemon_options_fini(struct daemon_options *options);
+/*
+ * Reads a configuration file over the defaults. -ENOENT: there is none (fine,
+ * unless the user named it); other faults: ret_error says in words, file and
+ * line, what is wrong.
+ */
+int daemon_options_load(struct daemon_options *options, const char *path, char *ret_error,
+			size_t error_bytes);
+
+/*
+ * Runs until SIGTERM or SIGINT, until the monitor is gone, or until a fault
+ * that cannot be lived with. Returns the exit status of the process. Sends
+ * TUN_REQUEST_READY when the control socket is there, TUN_REQUEST_STOPPING on
+ * the way out. SIGHUP: read the configuration again.
+ */
+int daemon_run(const struct daemon_options *options);
+
+#endif
