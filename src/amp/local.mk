@@ -1,1 +1,2 @@
-# amp: see doc/architecture.md
+# amp: boxes, argument types, questions and answers
+noinst_HEADERS += src/amp/amp.h

@@ -1,1 +1,2 @@
-# q2q: see doc/architecture.md
+# q2q: addresses, commands, the control connection
+noinst_HEADERS += src/q2q/q2q.h
