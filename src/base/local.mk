@@ -1,6 +1,7 @@
 # base: libc only
 noinst_LTLIBRARIES += src/base/libbase.la
 src_base_libbase_la_SOURCES = \
+	src/base/names.c \
 	src/base/names.h \
 	src/base/base.h \
 	src/base/bytes.c \
