@@ -211,6 +211,9 @@ typedef void net_resolved_fn(void *user, const struct net_resolved *result);
 int net_resolver_new(struct net_loop *loop, struct net_resolver **ret_resolver);
 /* Running queries are cancelled: their callbacks do not come. */
 void net_resolver_free(struct net_resolver *resolver);
+/* Name servers to ask instead of the system's: "192.0.2.1:53,[2001:db8::1]:53". 0 or -ENOMEM;
+ * text that is no such list shows as -EINVAL when something is asked. */
+int net_resolver_use_servers(struct net_resolver *resolver, const char *servers);
 /*
  * Finds the Q2Q server of a domain: SRV _q2q._tcp.DOMAIN (RFC 2782), and at the
  * same time A and AAAA with port 8788, used where SRV gives nothing. Takes

@@ -1,0 +1,28 @@
+/* What the files of net share among themselves. */
+#ifndef NET_INTERNAL_H
+#define NET_INTERNAL_H
+
+#include "config.h" /* _GNU_SOURCE: include this header before any other */
+
+#include "net/net.h"
+
+#include <sys/socket.h>
+
+/* Runs fn(memory) once nothing of this wake-up can refer to it any more. Never fails. */
+struct net_trash {
+	struct net_trash *next;
+	void (*fn)(void *memory);
+	void *memory;
+};
+
+void net_loop_trash(struct net_loop *loop, struct net_trash *trash, void (*fn)(void *memory),
+		    void *memory);
+
+/* A buffer for received messages, NET_UDP_BATCH of them, shared by the loop's sockets. */
+uint8_t *net_loop_scratch(struct net_loop *loop);
+
+int net_set_int(int fd, int level, int option, int value);
+/* The pending fault of a socket as a negative number; 0 for none. */
+int net_socket_error(int fd);
+
+#endif
