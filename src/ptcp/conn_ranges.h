@@ -25,7 +25,7 @@ void conn_ranges_fini(struct conn_ranges *s); /* empties it; usable again */
 /* Adds [start, end). 0; -ENOMEM or -ENOBUFS, and then nothing has changed. */
 int conn_ranges_add(struct conn_ranges *s, uint64_t start, uint64_t end) WARN_UNUSED;
 /* Takes [start, end) out; it may split one entry. Errors as above. */
-int conn_ranges_remove(struct conn_ranges *s, uint64_t start, uint64_t end) WARN_UNUSED;
+int conn_ranges_remove(struct conn_ranges *s, uint64_t start, uint64_t end);
 /* Takes out everything below `offset`; never fails. */
 void conn_ranges_trim(struct conn_ranges *s, uint64_t offset);
 /* The first part of [start, end) that is not in the set. False when all of it is. */
