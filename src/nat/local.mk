@@ -1,1 +1,2 @@
-# nat: see doc/architecture.md
+# nat: candidates and punching for one peer link. Sans-IO
+noinst_HEADERS += src/nat/nat.h

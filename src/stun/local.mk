@@ -1,1 +1,2 @@
-# stun: see doc/architecture.md
+# stun: RFC 8489 Binding. Sans-IO
+noinst_HEADERS += src/stun/stun.h

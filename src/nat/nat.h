@@ -1,0 +1,258 @@
+/*
+ * nat - opens direct UDP paths to one peer through the NATs between.
+ *
+ * One agent belongs to one peer link. The caller owns the sockets, the clock and
+ * the signalling path (sealed messages through the servers). It tells the agent
+ * its sockets and what addresses they have; it carries the agent's candidate
+ * lists to the peer and the peer's to the agent; it feeds and sends datagrams.
+ * The agent says which (socket, remote endpoint) pairs work. Which of them is
+ * used, and whether it still lives, is the transport's business.
+ *
+ * Sans-IO: no socket, clock, random source or log. One thread per object.
+ *
+ * Life: candidates travel in numbered rounds. Whoever gets a list of a round for
+ * which it has not sent its own sends that now (NAT_EVENT_SIGNAL) and starts at
+ * once, holding its full-TTL probes back until the peer has the list too;
+ * whoever gets the answer starts at once. A round in which no pair worked is
+ * followed by another one, from a fresh port, ever more slowly, for ever.
+ *
+ * Wire format and rules: doc/nat.md.
+ */
+#ifndef NAT_NAT_H
+#define NAT_NAT_H
+
+#include "base/base.h"
+
+/* ---- limits -------------------------------------------------------------------------- */
+
+enum {
+	NAT_KEY_BYTES = 32,
+	NAT_TAG_BYTES = 8,
+	NAT_PROBE_BYTES = 52,       /* every probe and every answer */
+	NAT_SOCKETS_MAX = 8,        /* of one agent at a time */
+	NAT_LOCAL_MAX = 32,         /* own candidates */
+	NAT_REMOTE_MAX = 32,        /* candidates of the peer, per list and in all */
+	NAT_REMOTE_PER_ADDRESS = 4, /* ports of one address among them */
+	NAT_PEER_REFLEXIVE_MAX = 8, /* addresses learnt from authenticated probes */
+	NAT_PAIRS_MAX = 96,
+	NAT_LIST_BYTES_MAX = 1024, /* one encoded list */
+	NAT_EVENTS_MAX = 64,
+	/*
+	 * The budget: to an IP address from which nothing authentic ever came, one agent sends
+	 * at most this many datagrams (openers and probes, all ports together) per round; and a
+	 * round is only what the peer itself signalled, NAT_ROUND_MIN_US apart at least. So
+	 * nobody, the peer included, gets more than a few bytes per second aimed at somebody.
+	 */
+	NAT_BUDGET = 20,
+};
+
+#define NAT_PACE_US              (20 * US_PER_MS)  /* between two probes of one agent */
+#define NAT_OPENER_LEAD_US       (50 * US_PER_MS)  /* from the low-TTL opener to the first probe */
+#define NAT_OPENER_TTL           2                 /* passes our NAT, dies before the peer's */
+#define NAT_OPENER_TTL_DEEP      4                 /* the second opener: behind a carrier's NAT */
+#define NAT_SIGNAL_DELAY_US      (100 * US_PER_MS) /* assumed one way, unless told */
+#define NAT_SIGNAL_DELAY_MAX_US  (2 * US_PER_S)
+#define NAT_ROUND_MIN_US         (1 * US_PER_S)
+#define NAT_RETRY_FIRST_US       (2 * US_PER_S) /* after the first failed round; doubles */
+#define NAT_RETRY_MAX_US         (300 * US_PER_S)
+#define NAT_FRESH_SOCKET_WAIT_US (2 * US_PER_S)
+
+/* ---- candidates ---------------------------------------------------------------------- */
+
+enum nat_candidate_kind {
+	NAT_HOST = 1,       /* an address of an interface */
+	NAT_REFLEXIVE,      /* what a STUN server saw */
+	NAT_PEER_REFLEXIVE, /* what the peer saw */
+	NAT_MAPPED,         /* opened by PCP, NAT-PMP or UPnP */
+	NAT_RELAY,          /* a marker without address: this side can be relayed to */
+	NAT_CANDIDATE_KIND_COUNT,
+};
+const char *nat_candidate_kind_name(enum nat_candidate_kind kind);
+
+struct nat_candidate {
+	enum nat_candidate_kind kind;
+	struct endpoint endpoint; /* FAMILY_NONE for a relay */
+	uint8_t socket;           /* own candidates: the socket (base) it belongs to */
+	struct endpoint server;   /* own reflexive ones: who saw it; FAMILY_NONE if unknown */
+};
+
+/* How a NAT gives out external ports (RFC 4787, section 4.1). */
+enum nat_mapping {
+	NAT_MAPPING_UNKNOWN,
+	NAT_MAPPING_NONE,        /* the reflexive address is one of our own */
+	NAT_MAPPING_INDEPENDENT, /* one port per socket: punching works */
+	NAT_MAPPING_DEPENDENT,   /* another port per destination ("symmetric") */
+	NAT_MAPPING_COUNT,
+};
+const char *nat_mapping_name(enum nat_mapping mapping);
+
+/*
+ * What the peer may aim us at. 0, or NAT_REFUSED with the reason in *ret_why (a constant
+ * string, may be NULL). Refused are: unspecified, multicast, broadcast (255.255.255.255),
+ * 0.0.0.0/8, 240.0.0.0/4, link-local, loopback (unless allowed), 100::/64, port 0 and every
+ * port below 1024 (no server of this project takes probes there, and 53, 123 and the like
+ * answer to strangers), and what `refuse` of the config names. Private addresses are allowed:
+ * that is how two machines on one LAN meet.
+ */
+enum nat_outcome {
+	NAT_REFUSED = 1, /* by policy */
+	NAT_KNOWN = 2,   /* nothing new */
+	NAT_FULL = 3,    /* the table has no room */
+	NAT_IGNORED = 4, /* authentic, but too late or of no use */
+};
+int nat_endpoint_check(const struct endpoint *e, bool allow_loopback, const char **ret_why);
+
+/* ---- the agent -------------------------------------------------------------------------- */
+
+/* HMAC-SHA256; crypto_hmac_sha256() has this shape. 0 or a fault. */
+typedef int nat_mac_fn(const void *key, size_t key_bytes, const void *data, size_t n_bytes,
+		       uint8_t out[32]);
+
+struct nat_config {
+	bool controlling; /* true on exactly one side: the one that asked for the rendezvous */
+	uint8_t key[NAT_KEY_BYTES]; /* secret; known to the two sides only, new per rendezvous */
+	nat_mac_fn *mac;
+	uint64_t seed; /* for jitter; need not be secret */
+	bool allow_loopback;
+	/* True: never probe this address (our own virtual networks, say). May be NULL. */
+	bool (*refuse)(void *user, const struct ip_address *ip);
+	/* Each change of a pair's state; may be NULL; must not call back. */
+	void (*trace)(void *user, uint8_t socket, const struct endpoint *remote, const char *from,
+		      const char *to, const char *because);
+	void *user;
+};
+
+enum nat_event_kind {
+	/* Encode our candidates (nat_agent_encode()) and send them to the peer. */
+	NAT_EVENT_SIGNAL = 1,
+	/* This pair works in both directions: offer it to the transport as a path. */
+	NAT_EVENT_PAIR_VALID,
+	/* It does not any more (its socket went, or a check after a network change failed). */
+	NAT_EVENT_PAIR_LOST,
+	/* Open a UDP socket on a new port, ask STUN what it looks like, nat_agent_add_socket(),
+	 * nat_agent_add_local(), then nat_agent_gathered(). Not doing it is allowed: the round goes
+	 * on without after NAT_FRESH_SOCKET_WAIT_US. */
+	NAT_EVENT_WANT_FRESH_SOCKET,
+	/* No pair uses this socket and none will: nat_agent_remove_socket() and close it, unless it
+	 * is shared with other peers. */
+	NAT_EVENT_SOCKET_UNUSED,
+	/* A round ended without any valid pair; `reason` says what was seen. */
+	NAT_EVENT_ROUND_FAILED,
+	NAT_EVENT_KIND_COUNT,
+};
+const char *nat_event_kind_name(enum nat_event_kind kind);
+
+struct nat_event {
+	enum nat_event_kind kind;
+	uint8_t socket;                      /* PAIR_*, SOCKET_UNUSED */
+	struct endpoint remote;              /* PAIR_* */
+	enum nat_candidate_kind remote_kind; /* PAIR_VALID */
+	bool same_lan;                       /* PAIR_VALID: no NAT between */
+	struct endpoint mapped; /* PAIR_VALID: ours, as the peer sees it; else FAMILY_NONE */
+	uint64_t rtt_us;        /* PAIR_VALID */
+	uint64_t retry_us;      /* ROUND_FAILED: when we try again */
+	const char *reason;     /* PAIR_LOST, ROUND_FAILED: a constant string */
+};
+
+/* One datagram to send. Losing it is fine. */
+struct nat_send {
+	uint8_t socket;
+	struct endpoint to;
+	uint8_t ttl; /* 0: the system's */
+	size_t data_bytes;
+	uint8_t data[NAT_PROBE_BYTES];
+};
+
+struct nat_agent;
+
+/* -ENOMEM, -EINVAL, or the fault of the MAC. */
+int nat_agent_new(const struct nat_config *config, uint64_t now_us, struct nat_agent **ret_agent);
+void nat_agent_free(struct nat_agent *agent); /* wipes the keys; NULL is fine */
+DEFINE_CLEANUP(struct nat_agent *, nat_agent_free)
+/* Bytes 1..8 of what the peer sends us: how a shared socket finds this agent. */
+const uint8_t *nat_agent_local_tag(const struct nat_agent *agent);
+/* How long a signal needs from one side to the other, as far as the caller can tell. */
+void nat_agent_set_signal_delay(struct nat_agent *agent, uint64_t delay_us);
+
+/* Sockets are named by the caller, 0..255. NAT_FULL, NAT_KNOWN. */
+int nat_agent_add_socket(struct nat_agent *agent, uint8_t socket, bool ipv4, bool ipv6,
+			 uint64_t now_us);
+void nat_agent_remove_socket(struct nat_agent *agent, uint8_t socket, uint64_t now_us);
+
+/* A candidate of ours. 0, NAT_KNOWN, NAT_FULL, or NAT_REFUSED: not fit to be told. After the first
+ * list was sent it travels as a trickle (NAT_EVENT_SIGNAL). */
+int nat_agent_add_local(struct nat_agent *agent, const struct nat_candidate *candidate,
+			uint64_t now_us);
+/* Forgets own candidates (of all sockets): gather again after a network change. */
+void nat_agent_clear_local(struct nat_agent *agent);
+/* What WANT_FRESH_SOCKET or a restart asked for has been added. */
+void nat_agent_gathered(struct nat_agent *agent, uint64_t now_us);
+
+/* Our list for the offer or a signal, and marks it as sent. At most NAT_LIST_BYTES_MAX; 0 if it
+ * does not fit into out. */
+size_t nat_agent_encode(struct nat_agent *agent, uint8_t *out, size_t out_bytes, uint64_t now_us);
+/* The peer's list, from its offer or a signal. 0; NAT_IGNORED: an old round, or too soon after the
+ * last; -EBADMSG: nothing of it was taken. Starts the round. */
+int nat_agent_input_list(struct nat_agent *agent, const uint8_t *data, size_t data_bytes,
+			 uint64_t now_us);
+
+/* The network changed: checks what is valid again and starts a new round. Update sockets and local
+ * candidates first. */
+void nat_agent_restart(struct nat_agent *agent, uint64_t now_us);
+/* The transport says that this path is dead. */
+void nat_agent_path_lost(struct nat_agent *agent, uint8_t socket, const struct endpoint *remote,
+			 uint64_t now_us);
+
+/* A datagram whose first byte is 0x80..0xbf. -EBADMSG: not authentic or malformed, drop and count.
+ * NAT_IGNORED: a replay, or an answer to nothing. */
+int nat_agent_input(struct nat_agent *agent, uint8_t socket, const struct endpoint *from,
+		    const uint8_t *data, size_t data_bytes, uint64_t now_us);
+/* The next datagram to send now. */
+bool nat_agent_output(struct nat_agent *agent, struct nat_send *ret_send, uint64_t now_us);
+uint64_t nat_agent_deadline_us(const struct nat_agent *agent);
+void nat_agent_tick(struct nat_agent *agent, uint64_t now_us);
+bool nat_agent_next_event(struct nat_agent *agent, struct nat_event *ret_event);
+
+/* ---- what people ask: why is it not direct? ---------------------------------------------- */
+
+enum nat_pair_state {
+	NAT_PAIR_WAITING, /* its turn has not come */
+	NAT_PAIR_OPENING, /* low-TTL openers are out; waiting for the peer to do the same */
+	NAT_PAIR_PROBING,
+	NAT_PAIR_VALID,
+	NAT_PAIR_FAILED, /* no answer in this round, or out of budget */
+	NAT_PAIR_STATE_COUNT,
+};
+const char *nat_pair_state_name(enum nat_pair_state state);
+
+struct nat_pair_info {
+	uint8_t socket;
+	struct endpoint remote;
+	enum nat_candidate_kind remote_kind;
+	enum nat_pair_state state;
+	const char *reason; /* of the state; a constant string, never NULL */
+	uint32_t priority;  /* larger is tried earlier */
+	bool same_lan;
+	unsigned n_sent; /* in this round */
+	bool heard;      /* an authentic probe came from there: one direction works */
+	uint64_t rtt_us; /* 0: unknown */
+};
+
+struct nat_status {
+	unsigned round;
+	bool started, checking, connected;
+	enum nat_mapping local_mapping, remote_mapping;
+	size_t n_local, n_remote, n_pairs, n_valid;
+	uint64_t n_refused; /* candidates of the peer that policy kept out */
+	uint64_t n_bad;     /* datagrams that were not authentic */
+	uint64_t n_replayed, n_sent, n_over_budget;
+	uint64_t retry_us;  /* NEVER_US: none planned */
+	const char *reason; /* one line for people, a constant string */
+};
+struct nat_status nat_agent_status(const struct nat_agent *agent);
+/* In order of priority. The number written. */
+size_t nat_agent_pairs(const struct nat_agent *agent, struct nat_pair_info *ret_list, size_t max);
+size_t nat_agent_local(const struct nat_agent *agent, struct nat_candidate *ret_list, size_t max);
+size_t nat_agent_remote(const struct nat_agent *agent, struct nat_candidate *ret_list, size_t max);
+
+#endif
