@@ -1,1 +1,13 @@
-# session: see doc/architecture.md
+# session: one peer's link, and the virtual addresses; sans-IO
+noinst_LTLIBRARIES += src/session/libsession.la
+src_session_libsession_la_SOURCES = \
+	src/session/session.h \
+	src/session/internal.h \
+	src/session/keys.c \
+	src/session/keys.h \
+	src/session/offer.c \
+	src/session/packets.c \
+	src/session/paths.c \
+	src/session/rendezvous.c \
+	src/session/session.c \
+	src/session/vip.c

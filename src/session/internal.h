@@ -1,0 +1,171 @@
+/*
+ * The inside of a session, shared by its files:
+ *   session.c     life, states, time, figures
+ *   rendezvous.c  asking, answering, offers, signals
+ *   paths.c       path ids, datagrams in and out, the relay
+ *   packets.c     packets of the device
+ */
+#ifndef SESSION_INTERNAL_H
+#define SESSION_INTERNAL_H
+
+#include "session/session.h"
+#include "session/keys.h"
+
+enum {
+	PATHS_MAX = 32,
+	PATH_MTU_IPV4 = 1472, /* Ethernet */
+	PATH_MTU_IPV6 = 1452,
+	PATH_MTU_RELAY = 9000, /* TCP below: fewer, larger datagrams */
+	CONTEXT_BYTES_MAX = 16 + 2 * (VIP_ADDRESS_BYTES_MAX + 2) + OFFER_ID_BYTES + 8,
+};
+
+#define ANSWER_TIMEOUT_US (20 * US_PER_S) /* from asking to the answer, or to the peer's offer */
+#define CLOSE_TIMEOUT_US  (500 * US_PER_MS)
+
+enum rendezvous_phase {
+	RENDEZVOUS_NONE,
+	RENDEZVOUS_ASKING,   /* we asked and wait for the answer */
+	RENDEZVOUS_ANSWERED, /* we answered and wait for the requester's offer */
+	RENDEZVOUS_OPEN,     /* both have both offers: signals and relay work */
+};
+
+struct rendezvous {
+	enum rendezvous_phase phase;
+	bool requester;
+	void *route;
+	char request[OFFER_ID_BYTES + 1];
+	char id[OFFER_ID_BYTES + 1];
+	uint8_t own_share[OFFER_SHARE_BYTES], peer_share[OFFER_SHARE_BYTES];
+	uint8_t own_cid[PTCP_CID_BYTES], peer_cid[PTCP_CID_BYTES];
+	struct crypto_cert *peer_cert;
+	uint64_t deadline_us; /* ASKING, ANSWERED */
+};
+
+struct path {
+	uint32_t id; /* 0: this entry is free */
+	bool relay;
+	bool same_lan;
+	uint8_t socket;
+	struct endpoint remote;
+};
+
+struct socket_info {
+	uint8_t socket;
+	bool ipv4, ipv6;
+};
+
+struct signal {
+	void *route;
+	char id[OFFER_ID_BYTES + 1];
+	size_t n_bytes;
+	uint8_t body[SESSION_SIGNAL_BYTES_MAX];
+	STAILQ_ENTRY(signal) entry;
+};
+
+/* What can happen to a link; see the table in session.c. */
+enum session_input {
+	INPUT_WANT,
+	INPUT_UNWANT,      /* and there is an association */
+	INPUT_REST,        /* nothing goes on (any more) */
+	INPUT_ATTEMPT,     /* we asked or answered */
+	INPUT_ASSOCIATION, /* offers exchanged, the handshake starts */
+	INPUT_ESTABLISHED,
+	INPUT_OUTAGE,
+	INPUT_PATH,
+	INPUT_CLOSE,
+	INPUT_LOST, /* the association is gone */
+	INPUT_COUNT,
+};
+
+struct session {
+	struct session_config config;
+	char own_address[VIP_ADDRESS_BYTES_MAX + 1], peer_address[VIP_ADDRESS_BYTES_MAX + 1];
+	char device[OFFER_NAME_BYTES + 1], peer_device[OFFER_NAME_BYTES + 1];
+
+	enum session_state state;
+	uint64_t since_us;
+	bool wanted;
+	enum session_path_mode path_mode;
+	enum session_why why;
+	char why_text[SESSION_WHY_BYTES];
+	unsigned n_failures; /* in a row */
+	uint64_t retry_us, close_deadline_us;
+
+	struct rendezvous open, pending;
+
+	struct ptcp_assoc *assoc;
+	struct keys *keys;
+	uint8_t local_cid[PTCP_CID_BYTES];
+	bool has_cid;
+	struct crypto_cert *assoc_cert; /* the peer's, as the rendezvous told */
+
+	struct nat_agent *nat;
+	struct socket_info sockets[SESSION_SOCKETS_MAX];
+	size_t n_sockets;
+	struct nat_candidate locals[NAT_LOCAL_MAX];
+	size_t n_locals;
+
+	struct path paths[PATHS_MAX];
+	uint32_t next_path_id, active_path_id;
+
+	STAILQ_HEAD(, signal) signals;
+	unsigned n_signals;
+	struct signal *signal_lent;
+
+	struct session_event events[SESSION_EVENTS_MAX];
+	unsigned first_event, n_events;
+
+	/* datagrams */
+	uint8_t *batch; /* PTCP_BATCH_BYTES_MAX */
+	uint8_t *relay; /* SESSION_RELAY_BYTES_MAX */
+	struct ptcp_batch relay_batch;
+	size_t relay_taken; /* of relay_batch; all of it: nothing is left to send */
+	struct nat_send nat_send;
+	uint64_t datagrams_bad;
+
+	/* packets */
+	struct tun_addresses canonical; /* as they travel */
+	bool has_device, tun_waits;
+	uint32_t features;
+	uint8_t *tun_room; /* lent by ptcp */
+	struct tun_packet packet;
+	struct tun_segments segments;
+	bool segmenting;
+	uint8_t *segment; /* TUN_PACKET_BYTES; for devices without offloads */
+	uint64_t tun_sent, tun_sent_bytes, tun_received, tun_received_bytes;
+	uint64_t tun_bad, tun_discard, peer_bad;
+};
+
+/* session.c */
+void session_dispatch(struct session *s, enum session_input input, const char *because,
+		      uint64_t now_us);
+void session_event_push(struct session *s, const struct session_event *event);
+void session_set_why(struct session *s, enum session_why why, const char *text);
+/* Plans the next attempt, the later the more have failed. */
+void session_plan_retry(struct session *s, enum session_why why, uint64_t now_us);
+/* A new association from s->open; the old one is dropped. */
+int session_start_association(struct session *s, uint64_t now_us);
+void session_drop_association(struct session *s);
+/* ptcp and nat have events. */
+void session_pull(struct session *s, uint64_t now_us);
+
+/* rendezvous.c */
+void rendezvous_clear(struct rendezvous *r);
+void rendezvous_ask(struct session *s, uint64_t now_us);
+void rendezvous_fail(struct session *s, enum session_why why, const char *text, uint64_t now_us);
+void rendezvous_trickle(struct session *s, uint64_t now_us);
+void rendezvous_close(struct session *s, uint64_t now_us);
+struct keys_rendezvous rendezvous_keys(const struct session *s, const struct rendezvous *r);
+int rendezvous_make_agent(struct session *s, uint64_t now_us);
+
+/* paths.c */
+struct path *path_find(struct session *s, uint8_t socket, const struct endpoint *remote);
+struct path *path_by_id(struct session *s, uint32_t id);
+void path_add_relay(struct session *s, uint64_t now_us);
+void path_drop_relay(struct session *s, uint64_t now_us);
+void path_valid(struct session *s, const struct nat_event *event, uint64_t now_us);
+void path_lost(struct session *s, const struct nat_event *event, uint64_t now_us);
+void paths_clear(struct session *s);
+void paths_drop_direct(struct session *s, uint64_t now_us);
+
+#endif

@@ -1,0 +1,313 @@
+/*
+ * Paths: ptcp names them by numbers, the world by (socket, remote endpoint) or
+ * by the rendezvous that relays. Datagrams in and out.
+ */
+#include "session/internal.h"
+
+/* ---- the table ----------------------------------------------------------------------------- */
+
+struct path *path_find(struct session *s, uint8_t socket, const struct endpoint *remote)
+{
+	for (size_t i = 0; i < PATHS_MAX; i++) {
+		struct path *p = &s->paths[i];
+
+		if (p->id && !p->relay && p->socket == socket && endpoint_equal(&p->remote, remote))
+			return p;
+	}
+	return NULL;
+}
+
+struct path *path_by_id(struct session *s, uint32_t id)
+{
+	for (size_t i = 0; i < PATHS_MAX; i++)
+		if (s->paths[i].id == id && id)
+			return &s->paths[i];
+	return NULL;
+}
+
+static struct path *path_relay(struct session *s)
+{
+	for (size_t i = 0; i < PATHS_MAX; i++)
+		if (s->paths[i].id && s->paths[i].relay)
+			return &s->paths[i];
+	return NULL;
+}
+
+static bool ptcp_has_path(const struct session *s, uint32_t id)
+{
+	struct ptcp_path_stats stats;
+
+	for (unsigned i = 0; ptcp_get_path_stats(s->assoc, i, &stats); i++)
+		if (stats.path_id == id)
+			return true;
+	return false;
+}
+
+/* An entry that is free, or that ptcp has given up. NULL: all are in use. */
+static struct path *path_new(struct session *s)
+{
+	struct path *found = NULL;
+
+	for (size_t i = 0; i < PATHS_MAX && !found; i++)
+		if (!s->paths[i].id)
+			found = &s->paths[i];
+	for (size_t i = 0; i < PATHS_MAX && !found; i++)
+		if (!ptcp_has_path(s, s->paths[i].id))
+			found = &s->paths[i];
+	if (found)
+		*found = (struct path){.id = s->next_path_id++};
+	return found;
+}
+
+void paths_clear(struct session *s)
+{
+	memset(s->paths, 0, sizeof(s->paths));
+}
+
+static void path_remove(struct session *s, struct path *p, uint64_t now_us)
+{
+	if (s->assoc)
+		ptcp_path_remove(s->assoc, p->id, now_us);
+	*p = (struct path){.id = 0};
+}
+
+void paths_drop_direct(struct session *s, uint64_t now_us)
+{
+	for (size_t i = 0; i < PATHS_MAX; i++)
+		if (s->paths[i].id && !s->paths[i].relay)
+			path_remove(s, &s->paths[i], now_us);
+}
+
+/* ---- the relay ----------------------------------------------------------------------------------
+ */
+
+void path_add_relay(struct session *s, uint64_t now_us)
+{
+	struct path *p;
+
+	path_drop_relay(s, now_us);
+	p = path_new(s);
+	if (!p)
+		return;
+	p->relay = true;
+	if (ptcp_path_add(s->assoc, p->id, PTCP_PATH_RELAY, PATH_MTU_RELAY, now_us))
+		*p = (struct path){.id = 0};
+}
+
+void path_drop_relay(struct session *s, uint64_t now_us)
+{
+	struct path *p = path_relay(s);
+
+	if (p)
+		path_remove(s, p, now_us);
+	s->relay_taken = s->relay_batch.used_bytes = 0;
+}
+
+int session_relay(struct session *s, const char *id, uint8_t *body, size_t n_bytes, uint64_t now_us)
+{
+	struct reader r = reader_over(body, n_bytes);
+	const struct path *p = path_relay(s);
+	int result = 0;
+
+	if (s->open.phase != RENDEZVOUS_OPEN || strcmp(s->open.id, id))
+		return -ENOENT;
+	if (!s->assoc || !p)
+		return -EBADMSG;
+	while (r.left_bytes > 0) {
+		const size_t size = reader_u16(&r);
+		const uint8_t *at = reader_bytes(&r, size);
+
+		if (r.failed) {
+			result = -EBADMSG;
+			break;
+		}
+		/* The reader lends const; the bytes are the caller's, who lets us write. */
+		if (ptcp_input(s->assoc, p->id, body + (at - body), size, 0, now_us))
+			s->datagrams_bad++;
+	}
+	session_pull(s, now_us);
+	return result;
+}
+
+/* Frames what is left of the relay batch, as much as fits into one body. */
+static void relay_fill(struct session *s, struct session_send *send)
+{
+	struct writer w = writer_over(s->relay, SESSION_RELAY_BYTES_MAX);
+	const struct ptcp_batch *b = &s->relay_batch;
+
+	while (s->relay_taken < b->used_bytes) {
+		const size_t size = min_size(b->segment_bytes, b->used_bytes - s->relay_taken);
+
+		if (writer_left(&w) < 2 + size)
+			break;
+		writer_u16(&w, (uint16_t)size);
+		writer_bytes(&w, b->data + s->relay_taken, size);
+		s->relay_taken += size;
+	}
+	*send = (struct session_send){
+		.relay = true,
+		.route = s->open.route,
+		.data = s->relay,
+		.n_bytes = w.used_bytes,
+	};
+	memcpy(send->id, s->open.id, sizeof(send->id));
+}
+
+/* ---- what nat finds
+ * ---------------------------------------------------------------------------------- */
+
+static uint16_t path_mtu(const struct endpoint *remote)
+{
+	return remote->ip.family == FAMILY_IPV6 ? PATH_MTU_IPV6 : PATH_MTU_IPV4;
+}
+
+void path_valid(struct session *s, const struct nat_event *event, uint64_t now_us)
+{
+	struct path *p = path_find(s, event->socket, &event->remote);
+
+	if (!s->assoc || (s->path_mode == SESSION_PATH_LAN && !event->same_lan))
+		return;
+	if (!p) {
+		p = path_new(s);
+		if (!p)
+			return;
+		p->socket = event->socket;
+		p->remote = event->remote;
+	}
+	p->same_lan = event->same_lan;
+	if (ptcp_path_add(s->assoc, p->id, PTCP_PATH_DIRECT, path_mtu(&event->remote), now_us) ==
+	    -ENOBUFS)
+		*p = (struct path){.id = 0};
+}
+
+void path_lost(struct session *s, const struct nat_event *event, uint64_t now_us)
+{
+	struct path *p = path_find(s, event->socket, &event->remote);
+
+	if (p)
+		path_remove(s, p, now_us);
+}
+
+/* ---- datagrams in
+ * ---------------------------------------------------------------------------------------- */
+
+bool session_has_cid(const struct session *s, const uint8_t cid[static PTCP_CID_BYTES])
+{
+	return s->has_cid && !memcmp(s->local_cid, cid, PTCP_CID_BYTES);
+}
+
+bool session_has_tag(const struct session *s, const uint8_t tag[static NAT_TAG_BYTES])
+{
+	return s->nat && !memcmp(nat_agent_local_tag(s->nat), tag, NAT_TAG_BYTES);
+}
+
+/* A packet from an unknown address: the peer's NAT gave it another one, if it is authentic. */
+static int input_unknown(struct session *s, uint8_t socket, const struct endpoint *from,
+			 uint8_t *data, size_t n_bytes, uint8_t ecn, uint64_t now_us)
+{
+	struct path *p;
+	uint32_t id;
+	int r;
+
+	if (s->path_mode == SESSION_PATH_RELAY || s->path_mode == SESSION_PATH_LAN)
+		return -EPERM;
+	p = path_new(s);
+	if (!p)
+		return -ENOBUFS;
+	p->socket = socket;
+	p->remote = *from;
+	id = p->id;
+	r = ptcp_input(s->assoc, id, data, n_bytes, ecn, now_us);
+	if (r)
+		*p = (struct path){.id = 0};
+	return r;
+}
+
+int session_input(struct session *s, uint8_t socket, const struct endpoint *from, uint8_t *data,
+		  size_t n_bytes, uint8_t ecn, uint64_t now_us)
+{
+	const struct path *p;
+	int r = -ENOTCONN;
+
+	if (!ptcp_is_packet(data, n_bytes)) {
+		if (s->nat)
+			r = nat_agent_input(s->nat, socket, from, data, n_bytes, now_us);
+	} else if (s->assoc) {
+		p = path_find(s, socket, from);
+		r = p ? ptcp_input(s->assoc, p->id, data, n_bytes, ecn, now_us)
+		      : input_unknown(s, socket, from, data, n_bytes, ecn, now_us);
+	}
+	if (r < 0)
+		s->datagrams_bad++;
+	session_pull(s, now_us);
+	return r;
+}
+
+/* ---- datagrams out
+ * --------------------------------------------------------------------------------------------- */
+
+static bool output_nat(struct session *s, struct session_send *send, uint64_t now_us)
+{
+	if (!s->nat || !nat_agent_output(s->nat, &s->nat_send, now_us))
+		return false;
+	*send = (struct session_send){
+		.socket = s->nat_send.socket,
+		.to = s->nat_send.to,
+		.ttl = s->nat_send.ttl,
+		.data = s->nat_send.data,
+		.n_bytes = s->nat_send.data_bytes,
+	};
+	return true;
+}
+
+static void send_direct(const struct path *p, const struct ptcp_batch *batch,
+			struct session_send *send)
+{
+	*send = (struct session_send){
+		.socket = p->socket,
+		.to = p->remote,
+		.segment_bytes =
+			batch->segment_bytes < batch->used_bytes ? batch->segment_bytes : 0,
+		.ecn = batch->ecn,
+		.path_id = batch->path_id,
+		.data = batch->data,
+		.n_bytes = batch->used_bytes,
+	};
+}
+
+bool session_output(struct session *s, struct session_send *ret_send, uint64_t now_us)
+{
+	struct ptcp_batch batch = {.data = s->batch, .size_bytes = PTCP_BATCH_BYTES_MAX};
+	const struct path *p;
+
+	if (s->relay_taken < s->relay_batch.used_bytes) {
+		relay_fill(s, ret_send);
+		return true;
+	}
+	if (output_nat(s, ret_send, now_us))
+		return true;
+	while (s->assoc && ptcp_output(s->assoc, &batch, now_us)) {
+		p = path_by_id(s, batch.path_id);
+		if (p && !p->relay) {
+			send_direct(p, &batch, ret_send);
+			return true;
+		}
+		if (p && s->open.phase == RENDEZVOUS_OPEN) {
+			s->relay_batch = batch;
+			s->relay_taken = 0;
+			relay_fill(s, ret_send);
+			return true;
+		}
+		batch = (struct ptcp_batch){.data = s->batch, .size_bytes = PTCP_BATCH_BYTES_MAX};
+	}
+	session_pull(s, now_us);
+	return false;
+}
+
+void session_too_big(struct session *s, const struct session_send *send, uint64_t now_us)
+{
+	if (s->assoc && !send->relay && path_by_id(s, send->path_id))
+		ptcp_path_too_big(s->assoc, send->path_id,
+				  send->segment_bytes ? send->segment_bytes : send->n_bytes,
+				  now_us);
+}
