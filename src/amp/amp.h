@@ -18,7 +18,7 @@ enum {
 	AMP_VALUE_MAX_BYTES = 65535,
 	AMP_PAIRS_MAX = 48,            /* pairs in a box that we take or make */
 	AMP_BOX_MAX_BYTES = 80 * 1024, /* one full value and what goes with it */
-	AMP_SCRATCH_BYTES = 256,       /* numbers and dates of a box being made */
+	AMP_SCRATCH_BYTES = 640,       /* numbers and dates of a box being made */
 	AMP_ASK_TEXT_BYTES = 17,       /* 64 bits in hex and a NUL */
 };
 
@@ -85,6 +85,8 @@ void amp_put(struct amp_box *box, const char *key, const void *data, size_t n_by
 /* An absent value puts nothing. */
 void amp_put_value(struct amp_box *box, const char *key, const struct amp_value *value);
 void amp_put_text(struct amp_box *box, const char *key, const char *text);
+/* A short text that the box keeps itself. */
+void amp_put_copy(struct amp_box *box, const char *key, const char *text);
 void amp_put_integer(struct amp_box *box, const char *key, int64_t integer);
 void amp_put_boolean(struct amp_box *box, const char *key, bool boolean);
 void amp_put_float(struct amp_box *box, const char *key, double number);

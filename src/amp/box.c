@@ -96,8 +96,7 @@ void amp_put_text(struct amp_box *box, const char *key, const char *text)
 	amp_put(box, key, text, strlen(text));
 }
 
-/* Keeps a short text in the box itself. */
-static void put_scratch(struct amp_box *box, const char *key, const char *text)
+void amp_put_copy(struct amp_box *box, const char *key, const char *text)
 {
 	const size_t n = strlen(text);
 
@@ -114,7 +113,7 @@ void amp_put_integer(struct amp_box *box, const char *key, int64_t integer)
 {
 	char text[AMP_INTEGER_TEXT_BYTES];
 
-	put_scratch(box, key, amp_format_integer(integer, text));
+	amp_put_copy(box, key, amp_format_integer(integer, text));
 }
 
 void amp_put_boolean(struct amp_box *box, const char *key, bool boolean)
@@ -126,7 +125,7 @@ void amp_put_float(struct amp_box *box, const char *key, double number)
 {
 	char text[AMP_FLOAT_TEXT_BYTES];
 
-	put_scratch(box, key, amp_format_float(number, text));
+	amp_put_copy(box, key, amp_format_float(number, text));
 }
 
 void amp_put_date_time(struct amp_box *box, const char *key, const struct amp_date_time *time)
@@ -136,7 +135,7 @@ void amp_put_date_time(struct amp_box *box, const char *key, const struct amp_da
 	if (amp_format_date_time(time, text) < 0)
 		box->failed = true;
 	else
-		put_scratch(box, key, text);
+		amp_put_copy(box, key, text);
 }
 
 size_t amp_box_bytes(const struct amp_box *box)

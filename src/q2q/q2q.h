@@ -196,7 +196,7 @@ struct q2q_listener {
 	struct amp_value methods;     /* ListOf(Method): q2q_methods_next() */
 	int64_t expires_s;            /* AmpTime; see q2q_time_parse() */
 	struct amp_value description;
-	int64_t expires_in_s;   /* q2q-tun-expires-in, optional: -1 */
+	int64_t expires_in_s;   /* q2q-tun-expires-in; absent: -1 read, 0 written */
 	struct amp_value offer; /* q2q-tun-offer, optional */
 };
 struct q2q_listeners {
@@ -411,13 +411,14 @@ void q2q_conn_stats(const struct q2q_conn *conn, struct q2q_conn_stats *ret_stat
 /*
  * Sends a command that wants an answer: source-ip, identify, sign, listen, inbound, bind-udp.
  * timeout_us 0: the default. 0; -ENOBUFS: too many are waiting, try again after
- * Q2Q_EVENT_WRITABLE; -EINVAL; -EMSGSIZE; -EPIPE: the connection is over. -EPERM: sign before
- * TLS, for passwords do not travel in clear.
+ * Q2Q_EVENT_WRITABLE; -EINVAL; -EMSGSIZE; -EPIPE: the connection is over; -EPERM: before
+ * q2q_conn_secure() only source-ip and identify may leave.
  */
 int q2q_conn_call(struct q2q_conn *conn, const struct q2q_call *call, uint64_t cookie,
 		  uint64_t timeout_us, uint64_t now_us) WARN_UNUSED;
 /* Sends one without an answer: q2q-tun-signal, -relay, -gone. 0, Q2Q_BLOCKED: dropped (for relay:
- * more than droppable_max_bytes wait). Faults as above. */
+ * more than droppable_max_bytes wait). Faults as above; -EOPNOTSUPP: the peer has not shown that
+ * it is one of us, and a stock program would end the connection. */
 int q2q_conn_tell(struct q2q_conn *conn, const struct q2q_call *call, uint64_t now_us);
 
 /* Client: starts TLS by `secure`. */
@@ -431,9 +432,9 @@ struct q2q_secure {
 	int (*verify)(void *user, struct crypto_cert *cert);
 	void *user;
 };
-/* Everything sent from now on leaves inside TLS. Ends in Q2Q_EVENT_SECURED or, when the server
- * answers by an error, Q2Q_EVENT_ERROR with command Q2Q_SECURE and the cookie (the connection
- * goes on in clear); a failed handshake closes. -EALREADY the second time. */
+/* Everything sent from now on leaves inside TLS. Ends in Q2Q_EVENT_SECURED; or, when the server
+ * answers by an error or the handshake fails, in Q2Q_EVENT_ERROR with command Q2Q_SECURE and the
+ * cookie, and the connection ends. -EALREADY the second time. */
 int q2q_conn_secure(struct q2q_conn *conn, const struct q2q_secure *secure, uint64_t cookie,
 		    uint64_t now_us) WARN_UNUSED;
 
