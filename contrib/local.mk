@@ -1,1 +1,7 @@
-EXTRA_DIST += contrib/common.sh contrib/check contrib/demo autogen.sh
+EXTRA_DIST += autogen.sh contrib/common.sh contrib/check contrib/demo \
+	contrib/completion/q2q-tun.bash
+
+bashcompletion_DATA = contrib/completion/q2q-tun
+CLEANFILES += contrib/completion/q2q-tun
+contrib/completion/q2q-tun: contrib/completion/q2q-tun.bash
+	$(AM_V_GEN)$(MKDIR_P) contrib/completion && cp $(srcdir)/contrib/completion/q2q-tun.bash $@

@@ -42,7 +42,8 @@ bool stun_is_message(const void *data, size_t data_bytes);
 /* 0, or -EBADMSG: not well-formed, or FINGERPRINT is wrong. */
 int stun_decode(const void *data, size_t data_bytes, struct stun_message *ret_message);
 /* Writes header, SOFTWARE (if not ""), XOR-MAPPED-ADDRESS (if any), ERROR-CODE with
- * UNKNOWN-ATTRIBUTES (if error_code) and FINGERPRINT. The size, or 0 if it does not fit. */
+ * UNKNOWN-ATTRIBUTES (if error_code) and FINGERPRINT (if has_fingerprint). The size, or 0 if it
+ * does not fit. */
 size_t stun_encode(const struct stun_message *message, uint8_t *out, size_t out_bytes);
 
 /*

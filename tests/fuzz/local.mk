@@ -22,3 +22,4 @@ EXTRA_DIST += tests/fuzz/replay_main.c tests/fuzz/corpus
 AM_TESTS_ENVIRONMENT += FUZZ_HARNESSES='$(FUZZ_HARNESSES)'; export FUZZ_HARNESSES;
 include tests/fuzz/names.mk
 include tests/fuzz/conf.mk
+include tests/fuzz/stun.mk
