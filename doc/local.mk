@@ -1,1 +1,2 @@
-# doc
+# Documents for readers of the source
+EXTRA_DIST += doc/architecture.md

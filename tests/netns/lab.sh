@@ -283,3 +283,56 @@ wait_for() {
         sleep 0.1
     done
 }
+
+# ---- q2q-tun in the lab --------------------------------------------------------
+
+# lab_use_root DIRECTORY: programs come from a `make install DESTDIR=DIRECTORY` with prefix /usr/local.
+lab_use_root() {
+    LAB_PATH=$1/usr/local/bin:$1/usr/local/sbin:$PATH
+    LAB_LIBRARY_PATH=$1/usr/local/lib
+}
+
+LAB_DATA=/var/lib/q2q-server/data
+
+# lab_server_start HOST LISTEN [OPTION...]
+lab_server_start() {
+    local host=$1 listen=$2
+    shift 2
+    spawn "$host" "$host-q2q-server.log" q2q-server --data-dir $LAB_DATA --listen "$listen" "$@" run
+    wait_for 10 on "$host" q2q-server --data-dir $LAB_DATA status
+}
+
+# lab_daemon_start HOST [OPTION...]
+lab_daemon_start() {
+    local host=$1
+    shift
+    # Appended to, for a daemon that is killed and started again.
+    on "$host" q2q-tund --foreground "$@" >>"$LAB_DIR/$host-q2q-tund.log" 2>&1 </dev/null &
+    wait_for 10 on "$host" q2q-tun status
+}
+
+lab_names_by_nss() {
+    on "$1" sed -i 's/^hosts:.*/hosts: files q2q dns/' /etc/nsswitch.conf
+}
+
+# lab_register HOST ADDRESS SERVER-HOST: an invited account, its password in /root/password
+lab_register() {
+    local invite
+    echo "a password of $2" | on "$1" sh -c 'umask 077; cat >/root/password'
+    invite=$(on "$3" q2q-server --data-dir $LAB_DATA invite create) || return
+    on "$1" q2q-tun register "$2" --password-file /root/password --invite "$invite" --yes
+}
+
+LAB_SSH_OPTIONS="-o StrictHostKeyChecking=accept-new -o BatchMode=yes -o ConnectTimeout=10"
+
+# lab_sshd HOST CLIENT: a stock sshd on HOST that lets root of CLIENT in by key
+lab_sshd() {
+    on "$1" ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/lab_host_key &&
+        on "$1" sh -c 'printf "Port 22\nHostKey /etc/ssh/lab_host_key\nPermitRootLogin yes\nStrictModes no\nUsePAM no\nPidFile none\nSubsystem sftp internal-sftp\n" >/etc/ssh/lab_sshd_config' || return
+    spawn "$1" "$1-sshd.log" /usr/sbin/sshd -D -e -f /etc/ssh/lab_sshd_config
+    on "$2" mkdir -p -m 0700 /root/.ssh
+    on "$1" mkdir -p -m 0700 /root/.ssh
+    on "$2" ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519
+    on "$2" cat /root/.ssh/id_ed25519.pub | on "$1" sh -c 'cat >/root/.ssh/authorized_keys'
+    wait_for 5 on "$1" sh -c 'ss -Hltn sport = :22 | grep -q .'
+}

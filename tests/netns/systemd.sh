@@ -1,0 +1,130 @@
+#!/usr/bin/env bash
+# The units under a real systemd: two machines made by debootstrap and booted by
+# systemd-nspawn in the lab's network; one runs q2q-server.service, the other
+# q2q-tun.service and q2q-tun@bob.... Rebooted, the tunnel is back.
+#
+# The Debian tree is cached in /var/cache/q2q-tun-test.
+. "$(dirname "$0")/tunnel_lab.sh"
+
+CACHE=${Q2Q_TEST_CACHE:-/var/cache/q2q-tun-test}
+PACKAGES=systemd,systemd-sysv,libssl3,libnl-3-200,libnl-route-3-200,libcap-ng0,libseccomp2
+PACKAGES=$PACKAGES,libevent-core-2.1-7,libc-ares2,libjansson4,libinih1,libsmartcols1,libsqlite3-0
+PACKAGES=$PACKAGES,iproute2,iputils-ping,procps
+
+reason=$(lab_need_root) || tap_skip_all "$reason"
+for tool in debootstrap systemd-nspawn; do
+    command -v $tool >/dev/null || tap_skip_all "$tool is missing"
+done
+[ -x "${abs_top_builddir:-/nonexistent}/tests/netns/root/usr/local/sbin/q2q-tund" ] ||
+    tap_bail "q2q-tun is not installed into tests/netns/root; run this by make check"
+
+debian_tree() {
+    local mirror
+    [ -d "$CACHE/bookworm" ] && return
+    mirror=$(apt-get indextargets --format '$(SITE) $(RELEASE)' | awk '$2 == "bookworm" { print $1; exit }')
+    mkdir -p "$CACHE"
+    rm -rf "$CACHE/bookworm.new"
+    debootstrap --variant=minbase --include=$PACKAGES bookworm "$CACHE/bookworm.new" ${mirror:+"$mirror"} \
+        >"$CACHE/debootstrap.log" 2>&1 && mv "$CACHE/bookworm.new" "$CACHE/bookworm"
+}
+debian_tree || tap_skip_all "debootstrap cannot make a Debian tree here (see $CACHE/debootstrap.log)"
+
+declare -A SPAWN LEADER
+
+# machine_boot HOST: boots the host's tree in the host's network; waits until systemd is up.
+machine_boot() {
+    local host=$1
+    setpriv --pdeathsig KILL systemd-nspawn -q -D "$LAB_DIR/$host.tree" -b --register=no --keep-unit \
+        --network-namespace-path="/proc/${LAB_PID[$host]}/ns/net" --machine="$host" \
+        --capability=CAP_NET_ADMIN --bind=/dev/net/tun --console=pipe --kill-signal=SIGRTMIN+4 \
+        >>"$LAB_DIR/$host-console.log" 2>&1 </dev/null &
+    SPAWN[$host]=$!
+    wait_for 30 machine_is_up "$host"
+}
+
+machine_is_up() {
+    local state
+    LEADER[$1]=$(tr -d ' ' <"/proc/${SPAWN[$1]}/task/${SPAWN[$1]}/children")
+    [ -n "${LEADER[$1]}" ] || return 1
+    state=$(in_machine "$1" systemctl is-system-running)
+    [ "$state" = running ] || [ "$state" = degraded ]
+}
+
+in_machine() {
+    local host=$1
+    shift
+    nsenter -t "${LEADER[$host]}" --mount --uts --ipc --net --pid --root --wd=/ -- \
+        env HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin "$@"
+}
+
+machine_reboot() {
+    local host=$1
+    # The way `systemctl reboot` goes: every unit is stopped, file systems are left, the machine starts anew.
+    in_machine "$host" systemctl poweroff >/dev/null 2>&1
+    wait_for 30 eval "! kill -0 ${SPAWN[$host]}" || return 1
+    machine_boot "$host"
+}
+
+lab_start systemd
+lab_use_root "$abs_top_builddir/tests/netns/root"
+lab_internet || tap_bail "the lab's network"
+lab_dns core 192.0.2.1 --host-record=server.test,192.0.2.10 --srv-host=_q2q._tcp.server.test,server.test,8788
+for host in server alice; do
+    cp -a "$CACHE/bookworm" "$LAB_DIR/$host.tree"
+    cp -a "$abs_top_builddir/tests/netns/root/." "$LAB_DIR/$host.tree/"
+    echo "$host" >"$LAB_DIR/$host.tree/etc/hostname"
+    rm -f "$LAB_DIR/$host.tree/etc/resolv.conf"
+    echo "nameserver 192.0.2.1" >"$LAB_DIR/$host.tree/etc/resolv.conf"
+    sed -i 's/^hosts:.*/hosts: files q2q dns/' "$LAB_DIR/$host.tree/etc/nsswitch.conf"
+    chroot "$LAB_DIR/$host.tree" ldconfig
+    chroot "$LAB_DIR/$host.tree" systemd-sysusers || tap_bail "systemd-sysusers"
+done
+
+tap "the server's machine boots" machine_boot server
+tap "q2q-server init, as its own user" in_machine server q2q-server init server.test
+tap "q2q-server.service starts and stays" in_machine server systemctl enable --now q2q-server.service
+tap "its main process has no capability" in_machine server sh -c \
+    'grep -q "^CapEff:.*0000000000000000" /proc/$(systemctl show -P MainPID q2q-server)/status'
+lab_daemon_start bob || tap_bail "q2q-tund of bob"
+echo "bob's password" | on bob sh -c 'umask 077; cat >/root/password'
+invite=$(in_machine server q2q-server invite create)
+tap "bob registers" on bob q2q-tun register bob@server.test --password-file /root/password --invite "$invite" --yes
+tap "bob allows alice" on bob q2q-tun allow alice@server.test --yes
+
+tap "alice's machine boots" machine_boot alice
+tap "q2q-tun.service starts (Type=notify)" in_machine alice systemctl enable --now q2q-tun.service
+tap "the monitor has CAP_NET_ADMIN alone" in_machine alice sh -c \
+    'grep -q "^CapEff:.*0000000000001000" /proc/$(systemctl show -P MainPID q2q-tun)/status'
+echo "alice's password" >"$LAB_DIR/alice.tree/root/password"
+invite=$(in_machine server q2q-server invite create)
+tap "alice registers" in_machine alice q2q-tun register alice@server.test --password-file /root/password --invite "$invite" --yes
+unit="q2q-tun@$(systemd-escape bob@server.test).service"
+tap "alice trusts bob once, by hand" in_machine alice q2q-tun up bob@server.test --yes
+tap "down again" in_machine alice q2q-tun down bob@server.test
+tap "q2q-tun@bob brings the peer up" in_machine alice systemctl enable --now "$unit"
+tap "ping" in_machine alice ping -c 3 -i 0.2 -W 2 bob.server.test.q2q
+tap "alice's machine reboots" machine_reboot alice
+tap "the unit is active" wait_for 60 in_machine alice systemctl is-active "$unit"
+tap "the tunnel is back" wait_for 30 in_machine alice ping -c 2 -i 0.2 -W 2 bob.server.test.q2q
+tap "the server's machine reboots" machine_reboot server
+tap "q2q-server.service is active" wait_for 30 in_machine server systemctl is-active q2q-server.service
+online() {
+    in_machine alice q2q-tun --json status | grep -q '"connected": true'
+}
+tap "alice finds it again" wait_for 60 online
+tap "no unit failed" eval '! in_machine alice systemctl --failed --no-legend | grep . && ! in_machine server systemctl --failed --no-legend | grep .'
+
+watchdog_restarts() {
+    local before after
+    before=$(in_machine alice systemctl show -P NRestarts q2q-tun.service)
+    # A daemon that hangs is one that does not answer its watchdog.
+    in_machine alice sh -c 'kill -STOP $(pgrep -n -x q2q-tund)'
+    wait_for 60 eval '[ "$(in_machine alice systemctl show -P NRestarts q2q-tun.service)" -gt '"$before"' ]'
+}
+tap "a daemon that hangs is restarted by the watchdog" watchdog_restarts
+tap "and the tunnel is back" wait_for 60 in_machine alice ping -c 2 -i 0.2 -W 2 bob.server.test.q2q
+for host in alice server; do
+    in_machine $host systemctl poweroff >/dev/null 2>&1
+done
+wait_for 20 eval "! kill -0 ${SPAWN[alice]} && ! kill -0 ${SPAWN[server]}"
+tap_done

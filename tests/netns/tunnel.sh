@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# The main job: ping, ssh and scp between two machines behind two NATs, first by
+# relay and then directly, and what is left when the tunnel goes down.
+. "$(dirname "$0")/tunnel_lab.sh"
+tunnel_lab tunnel
+
+tap "status without an identity says how to get one" says 'register' on alice q2q-tun identity
+tap "alice registers" lab_register alice alice@server.test server
+tap "bob registers" lab_register bob bob@server.test server
+tap "bob is not allowed to be reached before he says so" exits_with 4 on alice q2q-tun up bob@server.test --yes --wait 5
+tap "bob sees who asked" says 'alice@server.test' on bob q2q-tun requests
+tap "bob allows alice" on bob q2q-tun allow alice@server.test --yes
+tap "alice brings the tunnel up" on alice q2q-tun up bob@server.test --yes
+tap "bob's name resolves to his virtual address" \
+    says "$(status_of alice "['peers'][0]['ipv4']")" on alice getent ahostsv4 bob.server.test.q2q
+tap "and back" says 'bob.server.test.q2q' on alice getent hosts "$(status_of alice "['peers'][0]['ipv4']")"
+tap "IPv4 ping" on alice ping -c 3 -i 0.2 -W 2 bob.server.test.q2q
+tap "IPv6 ping" on alice ping -6 -c 3 -i 0.2 -W 2 bob.server.test.q2q
+tap "ping the other way" on bob ping -c 3 -i 0.2 -W 2 alice.server.test.q2q
+tap "the path becomes direct" on alice q2q-tun wait bob@server.test --direct --timeout 20
+tap "q2q-tun ping says so" says 'direct-udp' on alice q2q-tun ping bob@server.test -c 2 -i 0.2
+tap "the interface carries the peer's address" says 'bob@server.test' on alice ip link show dev q2q-bob
+
+same_file() {
+    on alice sh -c 'head -c 20000000 /dev/urandom >/root/file' &&
+        on alice scp -q $LAB_SSH_OPTIONS /root/file bob.server.test.q2q:/root/file &&
+        [ "$(on alice sha256sum /root/file)" = "$(on bob sha256sum /root/file)" ]
+}
+lab_sshd bob alice || tap_bail "sshd"
+tap "ssh by name" says '^bob$' on alice ssh $LAB_SSH_OPTIONS bob.server.test.q2q hostname
+tap "scp carries 20 MB whole" same_file
+
+spoofed_source_is_dropped() {
+    local before after
+    before=$(on bob sh -c 'cat /sys/class/net/q2q-alice/statistics/rx_packets')
+    # A foreign source address on alice's side of the tunnel must not come out at bob.
+    on alice ip addr add 100.99.99.99/32 dev q2q-bob
+    on alice ping -c 3 -i 0.2 -W 1 -I 100.99.99.99 bob.server.test.q2q
+    on alice ip addr del 100.99.99.99/32 dev q2q-bob
+    after=$(on bob sh -c 'cat /sys/class/net/q2q-alice/statistics/rx_packets')
+    # Router solicitations and the like may pass; three echo requests may not.
+    echo "rx packets $before -> $after"
+    [ $((after - before)) -lt 3 ]
+}
+tap "a packet with a foreign source does not come out" spoofed_source_is_dropped
+
+tap "status --json has the fields it promises" on alice sh -c 'q2q-tun --json status | python3 -c "
+import json,sys
+s=json.load(sys.stdin)
+assert s[\"v\"]==1
+for k in (\"address\",\"ipv4\",\"ipv6\",\"server\",\"connected\"): s[\"self\"][k]
+p=s[\"peers\"][0]
+for k in (\"address\",\"state\",\"interface\",\"ipv4\",\"ipv6\",\"since\",\"bytes_sent\",\"bytes_received\",\"packets_lost\",\"packets_retransmitted\"): p[k]
+for k in (\"kind\",\"local\",\"remote\",\"rtt_us\"): p[\"path\"][k]
+assert p[\"state\"]==\"up\" and p[\"bytes_sent\"]>20000000, p
+"'
+tap "down" on alice q2q-tun down bob@server.test
+no_interface() {
+    ! on "$1" ip -br link | grep ^q2q-
+}
+tap "no interface is left at alice" wait_for 3 no_interface alice
+tap "and up again" on alice q2q-tun up bob@server.test
+tap "which carries packets" on alice ping -c 2 -i 0.2 -W 2 bob.server.test.q2q
+tap_done
