@@ -45,7 +45,7 @@ static size_t make_message(struct session *s, size_t frame_bytes, struct tun_pac
 	if (tun_packet_parse_frame(s->tun_room, frame_bytes, packet) ||
 	    tun_packet_check(packet, &s->config.shown, TUN_TO_PEER))
 		return 0;
-	tun_packet_translate(packet, &s->config.shown, &s->canonical, TUN_TO_PEER);
+	tun_packet_translate(packet, &s->config.shown, &s->canonical);
 	if (tun_packet_message_header(packet, header) > 0) {
 		memcpy(s->tun_room, header, sizeof(header));
 		return frame_bytes;
@@ -94,8 +94,7 @@ static bool next_packet(struct session *s)
 
 		if (s->has_device && !tun_packet_parse_message(message, n_bytes, &s->packet) &&
 		    !tun_packet_check(&s->packet, &s->canonical, TUN_FROM_PEER)) {
-			tun_packet_translate(&s->packet, &s->canonical, &s->config.shown,
-					     TUN_FROM_PEER);
+			tun_packet_translate(&s->packet, &s->canonical, &s->config.shown);
 			s->tun_received++;
 			s->tun_received_bytes += s->packet.data_bytes;
 			return true;

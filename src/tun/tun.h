@@ -37,6 +37,8 @@ enum tun_feature {
 	TUN_FEATURE_TSO6 = 1 << 3,
 	TUN_FEATURE_TSO_ECN = 1 << 4,
 	TUN_FEATURE_USO = 1 << 5, /* ... and UDP ones (Linux 6.2), and takes them */
+	TUN_FEATURE_IP4 = 1 << 6, /* the link has its IPv4 addresses */
+	TUN_FEATURE_IP6 = 1 << 7, /* ... its IPv6 ones: not so where the system has no IPv6 */
 };
 /*
  * Taking super-packets is another matter than handing them out: every device
@@ -88,9 +90,12 @@ struct tun_link_config {
 
 /*
  * Point-to-point addresses, routes to the peer, no IPv6 autoconfiguration, MTU,
- * alias, then up. One fault undoes nothing: close the device, which ends it.
+ * alias, then up. *ret_features says which families there are (TUN_FEATURE_IP4,
+ * _IP6): where the system has no IPv6, IPv4 alone will do. -EADDRNOTAVAIL: none.
+ * A fault undoes nothing: close the device, which ends it.
  */
-int tun_link_setup(const struct tun_link_config *config, uint32_t *ret_ifindex);
+int tun_link_setup(const struct tun_link_config *config, uint32_t *ret_ifindex,
+		   uint32_t *ret_features);
 
 /*
  * Whether an IPv4 address is already taken on this machine: an own address, or
@@ -240,7 +245,7 @@ int tun_packet_check(const struct tun_packet *packet, const struct tun_addresses
  * canonical; from the peer: the reverse.
  */
 void tun_packet_translate(struct tun_packet *packet, const struct tun_addresses *from,
-			  const struct tun_addresses *to, enum tun_direction direction);
+			  const struct tun_addresses *to);
 
 /*
  * Cuts a super-packet into packets as they would have been sent, checksums
