@@ -36,12 +36,12 @@ enum {
 	NAT_PEER_REFLEXIVE_MAX = 8, /* addresses learnt from authenticated probes */
 	NAT_PAIRS_MAX = 96,
 	NAT_LIST_BYTES_MAX = 1024, /* one encoded list */
-	NAT_EVENTS_MAX = 64,
+	NAT_EVENTS_MAX = 128,      /* more than one call can cause */
 	/*
 	 * The budget: to an IP address from which nothing authentic ever came, one agent sends
 	 * at most this many datagrams (openers and probes, all ports together) per round; and a
-	 * round is only what the peer itself signalled, NAT_ROUND_MIN_US apart at least. So
-	 * nobody, the peer included, gets more than a few bytes per second aimed at somebody.
+	 * round is only what the peer itself signalled, NAT_ROUND_MIN_US apart at least and more
+	 * when it is in vain. So nobody, the peer included, can aim more than that at others.
 	 */
 	NAT_BUDGET = 20,
 };

@@ -23,3 +23,4 @@ AM_TESTS_ENVIRONMENT += FUZZ_HARNESSES='$(FUZZ_HARNESSES)'; export FUZZ_HARNESSE
 include tests/fuzz/names.mk
 include tests/fuzz/conf.mk
 include tests/fuzz/stun.mk
+include tests/fuzz/nat.mk

@@ -1,0 +1,876 @@
+/*
+ * Two agents, each behind a chain of NATs, in virtual time. The NATs behave as
+ * Linux's do, measured: the state is one entry per flow, made when a packet is
+ * forwarded; a packet from outside to a port that nobody opened for it makes an
+ * entry too unless the firewall drops it, and that entry takes the port away
+ * from a later flow to the same peer.
+ */
+#include "unit.h"
+#include "nat_mac.h"
+#include "nat/nat.h"
+
+#include <stdio.h>
+
+#define N_SEEDS      600
+#define FLOWS_MAX    512
+#define PACKETS_MAX  1024
+#define SIGNALS_MAX  32
+#define CHAIN_MAX    2
+#define CORE_LAN     0 /* the LAN id of the outside */
+#define STUN_SERVERS 2
+#define FLOW_IDLE_US (30 * US_PER_S)
+#define DEFAULT_TTL  64
+
+enum mapping { EIM, ADM, APDM };
+enum filter { EIF, ADF, APDF };
+
+struct nat_kind {
+	const char *name;
+	enum mapping mapping;
+	enum filter filter;
+	bool poisonable; /* the firewall does not drop new packets from outside */
+	bool hairpin;
+};
+
+static const struct nat_kind full_cone = { "full cone", EIM, EIF, false, false };
+static const struct nat_kind restricted = { "address restricted", EIM, ADF, false, false };
+static const struct nat_kind port_restricted = { "port restricted", EIM, APDF, false, false };
+static const struct nat_kind poisonable = { "port restricted, open INPUT", EIM, APDF, true, false };
+static const struct nat_kind symmetric = { "symmetric", APDM, APDF, false, false };
+static const struct nat_kind hairpinning = { "full cone with hairpin", EIM, EIF, false, true };
+
+struct flow {
+	struct endpoint inside; /* FAMILY_NONE: made from outside, leads nowhere */
+	struct endpoint remote;
+	uint16_t port; /* outside */
+	uint64_t used_us;
+};
+
+struct box { /* a NAT */
+	const struct nat_kind *kind;
+	struct ip_address outside;
+	struct flow flows[FLOWS_MAX];
+	size_t n_flows;
+};
+
+struct host {
+	struct nat_agent *agent;
+	struct ip_address ip;
+	unsigned lan;                 /* hosts of one LAN reach each other directly */
+	struct box *chain[CHAIN_MAX]; /* from the host outwards */
+	size_t n_chain;
+	uint16_t ports[256]; /* by socket id; 0: closed */
+	uint8_t next_socket;
+	uint64_t fresh_us; /* when the fresh socket that was asked for is ready */
+	struct nat_event valid, lost, failed;
+	unsigned n_valid, n_lost, n_failed, n_fresh;
+	uint64_t valid_us;
+	struct ip_address victim; /* datagrams to this address are counted */
+	unsigned n_victim;
+};
+
+struct packet {
+	uint64_t arrive_us;
+	struct endpoint from, to;
+	uint8_t data[NAT_PROBE_BYTES];
+	unsigned ttl;
+	int host; /* when it is inside already: to this one, of that socket */
+	uint8_t socket;
+};
+
+struct signal {
+	uint64_t arrive_us;
+	int to;
+	uint8_t data[NAT_LIST_BYTES_MAX];
+	size_t data_bytes;
+};
+
+struct world {
+	uint64_t now_us, rng;
+	struct host hosts[2];
+	struct box boxes[2 * CHAIN_MAX];
+	size_t n_boxes;
+	struct packet packets[PACKETS_MAX];
+	size_t n_packets;
+	struct signal signals[SIGNALS_MAX];
+	size_t n_signals;
+	uint64_t path_us, signal_us; /* one way */
+	unsigned loss_percent, core_hops;
+	bool signals_lost;
+};
+
+static struct world w;
+
+static uint64_t random_u64(void)
+{
+	uint64_t z = w.rng += UINT64_C(0x9e3779b97f4a7c15);
+
+	z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+	z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+	return z ^ z >> 31;
+}
+
+static struct ip_address ip(const char *text)
+{
+	struct ip_address address;
+
+	assert_int_equal(ip_parse(text, &address), 0);
+	return address;
+}
+
+/* ---- NATs ---------------------------------------------------------------------------- */
+
+static bool flow_alive(const struct flow *f)
+{
+	return w.now_us - f->used_us < FLOW_IDLE_US;
+}
+
+static struct flow *flow_add(struct box *b, const struct endpoint *inside,
+			     const struct endpoint *remote, uint16_t port)
+{
+	struct flow *f = NULL;
+
+	for (size_t i = 0; i < b->n_flows && !f; i++)
+		if (!flow_alive(&b->flows[i]))
+			f = &b->flows[i];
+	if (!f) {
+		assert_true(b->n_flows < FLOWS_MAX);
+		f = &b->flows[b->n_flows++];
+	}
+	*f = (struct flow){ .remote = *remote, .port = port, .used_us = w.now_us };
+	if (inside)
+		f->inside = *inside;
+	return f;
+}
+
+/* Is outside:port -> remote taken by another flow, or by one that came from outside? */
+static bool tuple_taken(const struct box *b, const struct endpoint *inside,
+			const struct endpoint *remote, uint16_t port)
+{
+	for (size_t i = 0; i < b->n_flows; i++) {
+		const struct flow *f = &b->flows[i];
+
+		if (flow_alive(f) && f->port == port &&
+		    (endpoint_equal(&f->remote, remote) ||
+		     (f->inside.ip.family != FAMILY_NONE && !endpoint_equal(&f->inside, inside))))
+			return true;
+	}
+	return false;
+}
+
+static uint16_t choose_port(const struct box *b, const struct endpoint *inside,
+			    const struct endpoint *remote)
+{
+	uint16_t port = inside->port;
+
+	for (size_t i = 0; i < b->n_flows; i++) {
+		const struct flow *f = &b->flows[i];
+
+		if (flow_alive(f) && endpoint_equal(&f->inside, inside) &&
+		    (b->kind->mapping == EIM ||
+		     (b->kind->mapping == ADM && ip_equal(&f->remote.ip, &remote->ip))))
+			port = f->port;
+	}
+	if (b->kind->mapping == APDM)
+		port = (uint16_t)(32768 + random_u64() % 28000);
+	while (tuple_taken(b, inside, remote, port))
+		port = (uint16_t)(32768 + random_u64() % 28000);
+	return port;
+}
+
+/* Rewrites the source of a packet that goes out. False: dropped. */
+static bool box_out(struct box *b, struct endpoint *from, const struct endpoint *to, unsigned *ttl)
+{
+	struct flow *f = NULL;
+
+	if (*ttl <= 1) /* forwarding would end it; no state is made */
+		return false;
+	--*ttl;
+	for (size_t i = 0; i < b->n_flows && !f; i++)
+		if (flow_alive(&b->flows[i]) && endpoint_equal(&b->flows[i].inside, from) &&
+		    endpoint_equal(&b->flows[i].remote, to))
+			f = &b->flows[i];
+	if (!f)
+		f = flow_add(b, from, to, choose_port(b, from, to));
+	f->used_us = w.now_us;
+	*from = (struct endpoint){ .ip = b->outside, .port = f->port };
+	return true;
+}
+
+static bool passes(const struct box *b, const struct flow *f, const struct endpoint *from)
+{
+	switch (b->kind->filter) {
+	case EIF:
+		return true;
+	case ADF:
+		return ip_equal(&f->remote.ip, &from->ip);
+	default:
+		return endpoint_equal(&f->remote, from);
+	}
+}
+
+/* Rewrites the destination of a packet that comes in. False: dropped. */
+static bool box_in(struct box *b, const struct endpoint *from, struct endpoint *to, unsigned *ttl)
+{
+	for (size_t i = 0; i < b->n_flows; i++) {
+		struct flow *f = &b->flows[i];
+
+		if (!flow_alive(f) || f->port != to->port || f->inside.ip.family == FAMILY_NONE ||
+		    !passes(b, f, from))
+			continue;
+		if (*ttl <= 1)
+			return false;
+		--*ttl;
+		f->used_us = w.now_us;
+		*to = f->inside;
+		return true;
+	}
+	if (b->kind->poisonable && !tuple_taken(b, from, from, to->port))
+		flow_add(b, NULL, from, to->port);
+	return false;
+}
+
+/* ---- the network ------------------------------------------------------------------------- */
+
+static int host_of_outside(const struct ip_address *address, size_t *ret_level)
+{
+	for (int h = 0; h < 2; h++) {
+		const size_t n = w.hosts[h].n_chain;
+
+		for (size_t i = n; i-- > 0;)
+			if (ip_equal(&w.hosts[h].chain[i]->outside, address)) {
+				*ret_level = i + 1;
+				return h;
+			}
+		if (n == 0 && ip_equal(&w.hosts[h].ip, address)) {
+			*ret_level = 0;
+			return h;
+		}
+	}
+	return -1;
+}
+
+static int socket_of_port(const struct host *h, uint16_t port)
+{
+	for (int i = 0; i < 256; i++)
+		if (h->ports[i] == port && port)
+			return i;
+	return -1;
+}
+
+/* Inwards through the boxes of h, from `level` on, to a socket. */
+static void deliver_in(int h, size_t level, struct packet *p)
+{
+	int socket;
+
+	while (level-- > 0)
+		if (!box_in(w.hosts[h].chain[level], &p->from, &p->to, &p->ttl))
+			return;
+	if (!ip_equal(&p->to.ip, &w.hosts[h].ip))
+		return;
+	socket = socket_of_port(&w.hosts[h], p->to.port);
+	if (socket >= 0)
+		nat_agent_input(w.hosts[h].agent, (uint8_t)socket, &p->from, p->data,
+				NAT_PROBE_BYTES, w.now_us);
+}
+
+static void arrive(struct packet p)
+{
+	size_t level;
+	int h;
+
+	if (p.host >= 0) { /* within one LAN */
+		deliver_in(p.host, 0, &p);
+		return;
+	}
+	h = host_of_outside(&p.to.ip, &level);
+	if (h >= 0)
+		deliver_in(h, level, &p);
+}
+
+static void enqueue(struct packet p, uint64_t delay_us)
+{
+	if (random_u64() % 100 < w.loss_percent)
+		return;
+	assert_true(w.n_packets < PACKETS_MAX);
+	p.arrive_us = w.now_us + delay_us;
+	w.packets[w.n_packets++] = p;
+}
+
+/* Does the packet meet, on its way out, a box whose outside it is for? */
+static bool turns_back(struct host *h, size_t level, struct packet *p)
+{
+	struct box *b = h->chain[level];
+
+	if (!ip_equal(&b->outside, &p->to.ip))
+		return false;
+	if (b->kind->hairpin && box_out(b, &p->from, &p->to, &p->ttl)) {
+		const int other = h == &w.hosts[0] ? 1 : 0;
+
+		/* Both hosts are behind this box: the other one's chain leads inwards. */
+		for (size_t i = 0; i < w.hosts[other].n_chain; i++)
+			if (w.hosts[other].chain[i] == b)
+				deliver_in(other, i + 1, p);
+	}
+	return true;
+}
+
+static void send_out(int from_host, const struct nat_send *s)
+{
+	struct host *h = &w.hosts[from_host], *other = &w.hosts[!from_host];
+	struct packet p = { .to = s->to,
+			    .from = { .ip = h->ip, .port = h->ports[s->socket] },
+			    .ttl = s->ttl ? s->ttl : DEFAULT_TTL,
+			    .host = -1 };
+
+	assert_int_not_equal(h->ports[s->socket], 0);
+	memcpy(p.data, s->data, s->data_bytes);
+	if (ip_equal(&s->to.ip, &h->victim))
+		h->n_victim++;
+	if (h->lan != CORE_LAN && h->lan == other->lan && ip_equal(&s->to.ip, &other->ip)) {
+		p.host = !from_host;
+		enqueue(p, 300);
+		return;
+	}
+	for (size_t i = 0; i < h->n_chain; i++) {
+		if (turns_back(h, i, &p))
+			return;
+		if (!box_out(h->chain[i], &p.from, &p.to, &p.ttl))
+			return;
+	}
+	for (unsigned i = 0; i < w.core_hops; i++)
+		if (--p.ttl == 0)
+			return;
+	enqueue(p, w.path_us + random_u64() % (w.path_us / 10 + 1));
+}
+
+/* ---- hosts ---------------------------------------------------------------------------------- */
+
+static void add_socket(struct host *h, uint8_t id)
+{
+	static const char *const servers[STUN_SERVERS] = { "198.51.100.1", "198.51.100.2" };
+	struct nat_candidate c = { .kind = NAT_HOST, .socket = id };
+
+	do
+		h->ports[id] = (uint16_t)(20000 + random_u64() % 10000);
+	while (socket_of_port(h, h->ports[id]) != id);
+	assert_int_equal(nat_agent_add_socket(h->agent, id, true, true, w.now_us), 0);
+	c.endpoint = (struct endpoint){ .ip = h->ip, .port = h->ports[id] };
+	nat_agent_add_local(h->agent, &c, w.now_us);
+	for (size_t i = 0; i < STUN_SERVERS; i++) {
+		struct endpoint server = { .ip = ip(servers[i]), .port = 3478 };
+		struct endpoint seen = { .ip = h->ip, .port = h->ports[id] };
+		unsigned ttl = DEFAULT_TTL;
+
+		for (size_t k = 0; k < h->n_chain; k++)
+			assert_true(box_out(h->chain[k], &seen, &server, &ttl));
+		c = (struct nat_candidate){
+			.kind = NAT_REFLEXIVE, .socket = id, .endpoint = seen, .server = server
+		};
+		nat_agent_add_local(h->agent, &c, w.now_us);
+	}
+}
+
+static void send_signal(int from)
+{
+	struct signal *s;
+
+	assert_true(w.n_signals < SIGNALS_MAX);
+	s = &w.signals[w.n_signals];
+	*s = (struct signal){ .arrive_us = w.now_us + w.signal_us, .to = !from };
+	s->data_bytes = nat_agent_encode(w.hosts[from].agent, s->data, sizeof(s->data), w.now_us);
+	assert_true(s->data_bytes > 0);
+	if (!w.signals_lost)
+		w.n_signals++;
+}
+
+static void pull_events(int index)
+{
+	struct host *h = &w.hosts[index];
+	struct nat_event e;
+
+	while (nat_agent_next_event(h->agent, &e)) {
+		switch (e.kind) {
+		case NAT_EVENT_SIGNAL:
+			send_signal(index);
+			break;
+		case NAT_EVENT_PAIR_VALID:
+			assert_int_not_equal(h->ports[e.socket], 0);
+			if (!h->n_valid++) {
+				h->valid_us = w.now_us;
+				h->valid = e;
+			}
+			break;
+		case NAT_EVENT_PAIR_LOST:
+			h->n_lost++;
+			h->lost = e;
+			break;
+		case NAT_EVENT_WANT_FRESH_SOCKET:
+			h->n_fresh++;
+			h->fresh_us = w.now_us + 2 * w.signal_us; /* STUN takes a round trip */
+			break;
+		case NAT_EVENT_SOCKET_UNUSED:
+			assert_int_not_equal(e.socket, 0);
+			h->ports[e.socket] = 0;
+			break;
+		case NAT_EVENT_ROUND_FAILED:
+			h->n_failed++;
+			h->failed = e;
+			break;
+		default:
+			fail();
+		}
+	}
+}
+
+static void pump(int index)
+{
+	struct host *h = &w.hosts[index];
+	struct nat_send send;
+
+	if (h->fresh_us <= w.now_us) {
+		h->fresh_us = NEVER_US;
+		while (h->ports[h->next_socket])
+			h->next_socket = (uint8_t)(h->next_socket % 200 + 1);
+		add_socket(h, h->next_socket);
+		nat_agent_gathered(h->agent, w.now_us);
+	}
+	nat_agent_tick(h->agent, w.now_us);
+	pull_events(index);
+	while (nat_agent_output(h->agent, &send, w.now_us))
+		send_out(index, &send);
+	pull_events(index);
+}
+
+/* Everything that is due now, then on to the next moment. */
+static void step(uint64_t limit_us)
+{
+	uint64_t next_us = max_u64(limit_us, w.now_us + 1);
+
+	for (size_t i = 0; i < w.n_signals;)
+		if (w.signals[i].arrive_us <= w.now_us) {
+			const struct signal s = w.signals[i];
+
+			w.signals[i] = w.signals[--w.n_signals];
+			assert_true(nat_agent_input_list(w.hosts[s.to].agent, s.data, s.data_bytes,
+							 w.now_us) >= 0);
+		} else {
+			i++;
+		}
+	for (size_t i = 0; i < w.n_packets;)
+		if (w.packets[i].arrive_us <= w.now_us) {
+			const struct packet p = w.packets[i];
+
+			w.packets[i] = w.packets[--w.n_packets];
+			arrive(p);
+		} else {
+			i++;
+		}
+	for (int h = 0; h < 2; h++)
+		pump(h);
+	for (size_t i = 0; i < w.n_signals; i++)
+		next_us = min_u64(next_us, w.signals[i].arrive_us);
+	for (size_t i = 0; i < w.n_packets; i++)
+		next_us = min_u64(next_us, w.packets[i].arrive_us);
+	for (int h = 0; h < 2; h++) {
+		next_us = min_u64(next_us, nat_agent_deadline_us(w.hosts[h].agent));
+		next_us = min_u64(next_us, w.hosts[h].fresh_us);
+	}
+	/* A deadline in the past that does not go away would be a busy loop in a program. */
+	w.now_us = max_u64(next_us, w.now_us + 1);
+}
+
+__attribute__((unused)) static void dump(void)
+{
+	for (int h = 0; h < 2; h++) {
+		struct nat_pair_info p[99];
+		struct nat_status st = nat_agent_status(w.hosts[h].agent);
+		printf("%8.3f host %d round %u %s chk %d conn %d valid %u failed %u fresh %u\n",
+		       (double)w.now_us / 1e6, h, st.round, st.reason, st.checking, st.connected,
+		       w.hosts[h].n_valid, w.hosts[h].n_failed, w.hosts[h].n_fresh);
+		size_t n = nat_agent_pairs(w.hosts[h].agent, p, 99);
+		for (size_t i = 0; i < n; i++) {
+			char t[ENDPOINT_TEXT_BYTES];
+			printf("    %u port %u %s %s %s %s sent %u heard %d\n", p[i].socket,
+			       w.hosts[h].ports[p[i].socket], endpoint_format(&p[i].remote, t),
+			       nat_candidate_kind_name(p[i].remote_kind),
+			       nat_pair_state_name(p[i].state), p[i].reason, p[i].n_sent,
+			       p[i].heard);
+		}
+	}
+}
+
+static void run_until_us(uint64_t end_us)
+{
+	for (unsigned n = 0; w.now_us < end_us; n++) {
+		assert_true(n < 2000000);
+		step(end_us);
+	}
+}
+
+static bool both_valid(void)
+{
+	return w.hosts[0].n_valid && w.hosts[1].n_valid;
+}
+
+/* True once both sides have a valid pair. */
+static bool run_until_direct(uint64_t limit_us)
+{
+	while (w.now_us < limit_us && !both_valid())
+		step(limit_us);
+	return both_valid();
+}
+
+static struct box *new_box(const struct nat_kind *kind, const char *outside)
+{
+	struct box *b = &w.boxes[w.n_boxes++];
+
+	b->kind = kind;
+	b->outside = ip(outside);
+	b->n_flows = 0;
+	return b;
+}
+
+static void make_agent(int index)
+{
+	struct nat_config config = { .controlling = index == 0,
+				     .mac = test_mac,
+				     .seed = random_u64() };
+
+	memset(config.key, 7, sizeof(config.key));
+	assert_int_equal(nat_agent_new(&config, w.now_us, &w.hosts[index].agent), 0);
+	nat_agent_set_signal_delay(w.hosts[index].agent, w.signal_us);
+	w.hosts[index].fresh_us = NEVER_US;
+	w.hosts[index].next_socket = 1;
+}
+
+static void new_world(uint64_t seed)
+{
+	w.now_us = 1000000;
+	w.rng = seed;
+	w.n_boxes = w.n_packets = w.n_signals = 0;
+	w.signals_lost = false;
+	w.path_us = 2000 + random_u64() % 80000;
+	w.signal_us = w.path_us + random_u64() % 60000;
+	w.loss_percent = 0;
+	w.core_hops = 1 + (unsigned)(random_u64() % 6);
+	memset(w.hosts, 0, sizeof(w.hosts));
+	w.hosts[0].ip = ip("192.168.1.10");
+	w.hosts[1].ip = ip("192.168.7.20");
+	w.hosts[0].lan = 1;
+	w.hosts[1].lan = 2;
+}
+
+static void behind(int index, const struct nat_kind *kind)
+{
+	struct host *h = &w.hosts[index];
+
+	h->chain[h->n_chain++] = new_box(kind, index ? "203.0.113.2" : "203.0.113.1");
+}
+
+/* The listener (1) offers its candidates, the requester (0) gets them after the way. */
+static void start_link(void)
+{
+	for (int h = 0; h < 2; h++) {
+		make_agent(h);
+		add_socket(&w.hosts[h], 0);
+	}
+	send_signal(1);
+}
+
+static void end_world(void)
+{
+	for (int h = 0; h < 2; h++)
+		nat_agent_free(w.hosts[h].agent);
+}
+
+/* ---- the matrix -------------------------------------------------------------------------------
+ */
+
+static void expect_direct(const struct nat_kind *a, const struct nat_kind *b, unsigned loss_percent,
+			  uint64_t limit_us)
+{
+	for (uint64_t seed = 1; seed <= N_SEEDS; seed++) {
+		new_world(seed);
+		w.loss_percent = loss_percent;
+		if (a)
+			behind(0, a);
+		else
+			w.hosts[0].ip = ip("198.18.0.1");
+		if (b)
+			behind(1, b);
+		else
+			w.hosts[1].ip = ip("198.18.0.2");
+		start_link();
+		if (!run_until_direct(w.now_us + limit_us))
+			fail_msg("%s x %s, loss %u %%: no path, seed %llu: %s / %s",
+				 a ? a->name : "public", b ? b->name : "public", loss_percent,
+				 (unsigned long long)seed,
+				 nat_agent_status(w.hosts[0].agent).reason,
+				 nat_agent_status(w.hosts[1].agent).reason);
+		end_world();
+	}
+}
+
+static const struct nat_kind *const easy[] = { NULL, &full_cone, &restricted, &port_restricted,
+					       &poisonable };
+
+static void easy_nats_of_every_kind_open_in_the_first_round(void **state)
+{
+	(void)state;
+	for (size_t a = 0; a < ARRAY_SIZE(easy); a++)
+		for (size_t b = 0; b < ARRAY_SIZE(easy); b++)
+			expect_direct(easy[a], easy[b], 0, 1500 * US_PER_MS);
+}
+
+static void easy_nats_open_in_spite_of_loss(void **state)
+{
+	(void)state;
+	expect_direct(&port_restricted, &port_restricted, 20, 60 * US_PER_S);
+	expect_direct(&poisonable, &poisonable, 20, 120 * US_PER_S);
+}
+
+static void a_symmetric_nat_reaches_whom_no_port_filters(void **state)
+{
+	(void)state;
+	expect_direct(&symmetric, &full_cone, 0, 1500 * US_PER_MS);
+	expect_direct(&restricted, &symmetric, 0, 1500 * US_PER_MS);
+	expect_direct(&symmetric, NULL, 0, 1500 * US_PER_MS);
+}
+
+/* The same world with the openers' effect removed shows that the model poisons. */
+static void without_openers_an_open_input_poisons(void **state)
+{
+	struct box *b;
+	const struct endpoint inside = { .ip = ip("192.168.1.10"), .port = 25000 };
+	const struct endpoint remote = { .ip = ip("203.0.113.9"), .port = 30000 };
+	struct endpoint from = inside, to = { .ip = ip("203.0.113.1"), .port = 25000 };
+	unsigned ttl = 10;
+
+	(void)state;
+	new_world(1);
+	b = new_box(&poisonable, "203.0.113.1");
+	assert_false(box_in(b, &remote, &to, &ttl));
+	assert_true(box_out(b, &from, &remote, &ttl));
+	assert_int_not_equal(from.port, 25000);
+}
+
+static void symmetric_nats_fail_with_a_reason_and_go_on_slowly(void **state)
+{
+	static const struct nat_kind *const others[] = { &port_restricted, &symmetric };
+
+	(void)state;
+	for (size_t k = 0; k < ARRAY_SIZE(others); k++)
+		for (uint64_t seed = 1; seed <= 40; seed++) {
+			uint64_t n_sent;
+
+			new_world(seed);
+			behind(0, &symmetric);
+			behind(1, others[k]);
+			start_link();
+			run_until_us(w.now_us + 30 * US_PER_S);
+			assert_false(w.hosts[0].n_valid || w.hosts[1].n_valid);
+			assert_true(w.hosts[0].n_failed >= 2 && w.hosts[1].n_failed >= 2);
+			assert_true(w.hosts[0].n_fresh >= 1 && w.hosts[1].n_fresh >= 1);
+			assert_non_null(
+				strstr(w.hosts[0].failed.reason, k ? "both NATs" : "our NAT"));
+			assert_non_null(strstr(w.hosts[1].failed.reason,
+					       k ? "both NATs" : "the peer's NAT"));
+			assert_int_equal(nat_agent_status(w.hosts[0].agent).local_mapping,
+					 NAT_MAPPING_DEPENDENT);
+			/* An hour later: still at it, at no more than a probe per ten seconds. */
+			n_sent = nat_agent_status(w.hosts[0].agent).n_sent;
+			run_until_us(w.now_us + 3600 * US_PER_S);
+			n_sent = nat_agent_status(w.hosts[0].agent).n_sent - n_sent;
+			assert_true(n_sent > 20 && n_sent < 1500);
+			end_world();
+		}
+}
+
+static void double_nat_opens(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 1; seed <= N_SEEDS; seed++) {
+		new_world(seed);
+		w.core_hops = 2 + w.core_hops; /* the deep opener must not reach the other side */
+		w.hosts[0].chain[0] = new_box(&port_restricted, "100.64.3.3");
+		w.hosts[0].chain[1] =
+			new_box(seed % 2 ? &port_restricted : &poisonable, "203.0.113.1");
+		w.hosts[0].n_chain = 2;
+		behind(1, seed % 3 ? &port_restricted : &poisonable);
+		start_link();
+		if (!run_until_direct(w.now_us + 1500 * US_PER_MS))
+			fail_msg("double NAT: no path, seed %llu", (unsigned long long)seed);
+		end_world();
+	}
+}
+
+static void two_hosts_of_one_lan_meet_inside(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 1; seed <= N_SEEDS; seed++) {
+		struct box *b;
+
+		new_world(seed);
+		b = new_box(seed % 2 ? &port_restricted : &symmetric, "203.0.113.1");
+		for (int h = 0; h < 2; h++) {
+			w.hosts[h].lan = 1;
+			w.hosts[h].chain[0] = b;
+			w.hosts[h].n_chain = 1;
+		}
+		w.hosts[1].ip = ip("192.168.1.11");
+		start_link();
+		if (!run_until_direct(w.now_us + 800 * US_PER_MS))
+			fail_msg("one LAN: no path, seed %llu", (unsigned long long)seed);
+		assert_true(w.hosts[0].valid.same_lan && w.hosts[1].valid.same_lan);
+		end_world();
+	}
+}
+
+/* Different LANs behind one carrier's NAT: only a NAT that hairpins joins them. */
+static void neighbours_behind_one_carrier_meet_if_it_hairpins(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 1; seed <= 200; seed++) {
+		const bool hairpin = seed % 2;
+		struct box *carrier;
+
+		new_world(seed);
+		carrier = new_box(hairpin ? &hairpinning : &port_restricted, "203.0.113.1");
+		for (int h = 0; h < 2; h++) {
+			w.hosts[h].chain[0] =
+				new_box(&port_restricted, h ? "100.64.0.2" : "100.64.0.1");
+			w.hosts[h].chain[1] = carrier;
+			w.hosts[h].n_chain = 2;
+		}
+		start_link();
+		assert_int_equal(run_until_direct(w.now_us + 20 * US_PER_S), hairpin);
+		end_world();
+	}
+}
+
+/* ---- changes
+ * -------------------------------------------------------------------------------------- */
+
+static void a_link_that_died_is_opened_again(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 1; seed <= N_SEEDS; seed++) {
+		struct endpoint remote;
+
+		new_world(seed);
+		behind(0, &port_restricted);
+		behind(1, &poisonable);
+		start_link();
+		assert_true(run_until_direct(w.now_us + 2 * US_PER_S));
+		run_until_us(w.now_us + 10 * US_PER_S);
+		assert_int_equal(w.hosts[0].n_failed, 0);
+		/* Both NATs forget everything; the transports notice, one later than the other. */
+		w.boxes[0].n_flows = w.boxes[1].n_flows = 0;
+		for (int h = 0; h < 2; h++)
+			w.hosts[h].n_valid = 0;
+		for (int h = 0; h < 2; h++) {
+			remote = w.hosts[h].valid.remote;
+			nat_agent_path_lost(w.hosts[h].agent, w.hosts[h].valid.socket, &remote,
+					    w.now_us);
+			run_until_us(w.now_us + 50 * US_PER_MS);
+		}
+		if (!run_until_direct(w.now_us + 30 * US_PER_S)) {
+			dump();
+			fail_msg("reopening: no path, seed %llu", (unsigned long long)seed);
+		}
+		end_world();
+	}
+}
+
+static void moving_to_another_network_finds_a_new_path(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 1; seed <= N_SEEDS; seed++) {
+		struct host *h = &w.hosts[seed % 2];
+
+		new_world(seed);
+		behind(0, &port_restricted);
+		behind(1, &port_restricted);
+		start_link();
+		assert_true(run_until_direct(w.now_us + 2 * US_PER_S));
+		run_until_us(w.now_us + 20 * US_PER_S);
+		/* Another Wi-Fi: another address inside and outside, the socket stays. */
+		h->ip = ip("172.16.5.5");
+		h->chain[0] = new_box(&port_restricted, "203.0.113.77");
+		w.hosts[0].n_valid = w.hosts[1].n_valid = 0;
+		nat_agent_clear_local(h->agent);
+		nat_agent_remove_socket(h->agent, 0, w.now_us);
+		pull_events((int)(seed % 2));
+		assert_int_equal(h->n_lost, 1);
+		add_socket(h, 0);
+		nat_agent_restart(h->agent, w.now_us);
+		if (!run_until_direct(w.now_us + 3 * US_PER_S)) {
+			dump();
+			fail_msg("moving: no path, seed %llu", (unsigned long long)seed);
+		}
+		end_world();
+	}
+}
+
+static void a_valid_path_is_given_up_after_a_change_if_it_no_longer_answers(void **state)
+{
+	(void)state;
+	new_world(5);
+	behind(0, &port_restricted);
+	behind(1, &port_restricted);
+	start_link();
+	assert_true(run_until_direct(w.now_us + 2 * US_PER_S));
+	run_until_us(w.now_us + 20 * US_PER_S);
+	nat_agent_restart(w.hosts[0].agent, w.now_us);
+	run_until_us(w.now_us + 10 * US_PER_S);
+	assert_int_equal(w.hosts[0].n_lost, 0); /* it still answers */
+
+	w.loss_percent = 100;
+	w.signals_lost = true;
+	nat_agent_restart(w.hosts[0].agent, w.now_us);
+	run_until_us(w.now_us + 10 * US_PER_S);
+	assert_int_equal(w.hosts[0].n_lost, 1);
+	assert_int_equal(nat_agent_status(w.hosts[0].agent).n_valid, 0);
+	end_world();
+}
+
+static void signals_that_get_lost_do_not_end_it(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 1; seed <= 100; seed++) {
+		new_world(seed);
+		behind(0, &port_restricted);
+		behind(1, &port_restricted);
+		start_link();
+		run_until_us(w.now_us + w.signal_us - 1);
+		w.signals_lost = true; /* the requester's list never arrives */
+		run_until_us(w.now_us + 20 * US_PER_S);
+		assert_false(both_valid());
+		w.signals_lost = false;
+		if (!run_until_direct(w.now_us + 60 * US_PER_S))
+			fail_msg("after lost signals: no path, seed %llu",
+				 (unsigned long long)seed);
+		end_world();
+	}
+}
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test(without_openers_an_open_input_poisons),
+		cmocka_unit_test(easy_nats_of_every_kind_open_in_the_first_round),
+		cmocka_unit_test(easy_nats_open_in_spite_of_loss),
+		cmocka_unit_test(a_symmetric_nat_reaches_whom_no_port_filters),
+		cmocka_unit_test(symmetric_nats_fail_with_a_reason_and_go_on_slowly),
+		cmocka_unit_test(double_nat_opens),
+		cmocka_unit_test(two_hosts_of_one_lan_meet_inside),
+		cmocka_unit_test(neighbours_behind_one_carrier_meet_if_it_hairpins),
+		cmocka_unit_test(a_link_that_died_is_opened_again),
+		cmocka_unit_test(moving_to_another_network_finds_a_new_path),
+		cmocka_unit_test(a_valid_path_is_given_up_after_a_change_if_it_no_longer_answers),
+		cmocka_unit_test(signals_that_get_lost_do_not_end_it),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
