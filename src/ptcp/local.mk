@@ -1,5 +1,36 @@
 # ptcp: PTCP/2, the transport; sans-IO
 noinst_LTLIBRARIES += src/ptcp/libptcp.la
 src_ptcp_libptcp_la_SOURCES = \
-	src/ptcp/ptcp.h
+	src/ptcp/ack.c \
+	src/ptcp/ack.h \
+	src/ptcp/assoc.c \
+	src/ptcp/assoc.h \
+	src/ptcp/cc.h \
+	src/ptcp/cc_bbr.c \
+	src/ptcp/frames.c \
+	src/ptcp/frames.h \
+	src/ptcp/handshake.c \
+	src/ptcp/input.c \
+	src/ptcp/keys.c \
+	src/ptcp/output.c \
+	src/ptcp/pacer.c \
+	src/ptcp/pacer.h \
+	src/ptcp/packet.c \
+	src/ptcp/packet.h \
+	src/ptcp/path.c \
+	src/ptcp/pmtu.c \
+	src/ptcp/pool.c \
+	src/ptcp/pool.h \
+	src/ptcp/ptcp.h \
+	src/ptcp/queue.c \
+	src/ptcp/queue.h \
+	src/ptcp/receive.c \
+	src/ptcp/recovery.c \
+	src/ptcp/replay.c \
+	src/ptcp/replay.h \
+	src/ptcp/rtt.c \
+	src/ptcp/rtt.h \
+	src/ptcp/send.c \
+	src/ptcp/sent.c \
+	src/ptcp/sent.h
 include src/ptcp/conn.mk

@@ -1,1 +1,6 @@
 # unit tests of src/ptcp
+check_PROGRAMS += tests/unit/test_ptcp_assoc
+TESTS += tests/unit/test_ptcp_assoc
+tests_unit_test_ptcp_assoc_SOURCES = tests/unit/test_ptcp_assoc.c tests/unit/ptcp_pair.c \
+	tests/unit/ptcp_pair.h
+tests_unit_test_ptcp_assoc_LDADD = src/ptcp/libptcp.la src/base/libbase.la $(CMOCKA_LIBS)

@@ -1,0 +1,383 @@
+/*
+ * Batches out. In this order: closing, handshake, what belongs to one path
+ * (challenges and answers), an MTU probe, and then acknowledgements and data on
+ * the active path.
+ *
+ * A data batch is built packet by packet in the caller's buffer, each sealed in
+ * place; message bytes are copied once, from where they are queued. All but the
+ * last packet are exactly as large as the path's MTU; a packet that cannot be
+ * filled, although more waits, is padded.
+ */
+#include "ptcp/assoc.h"
+
+#define CONNS_GUESS_BYTES 65536 /* connections do not say how much they have */
+#define ACK_PING_EVERY    32    /* packets of mere ACKs, while there are holes to be forgotten */
+
+/* ---- one packet ------------------------------------------------------------------------------ */
+
+static void build_start(struct ptcp_assoc *a, struct build *b, struct path *p, uint8_t *data,
+			size_t size_bytes)
+{
+	keys_before_seal(a);
+	b->w = writer_over(data, size_bytes - PTCP_TAG_BYTES);
+	b->path = p;
+	b->n_records = 0;
+	b->eliciting = b->ack = false;
+	b->flags = 0;
+	packet_write_short(&b->w, a->config.remote_cid, a->keys.tx_phase & 1, a->sent.next_pn);
+}
+
+static bool build_empty(const struct build *b)
+{
+	return b->w.used_bytes == PACKET_SHORT_BYTES;
+}
+
+/* Seals and enters it. Returns its size; 0: the association failed. */
+static size_t build_finish(struct ptcp_assoc *a, struct build *b)
+{
+	const struct ptcp_crypto *const c = &a->config.crypto;
+	struct path *const p = b->path;
+
+	assert(!b->w.failed);
+	if (c->seal(c->ctx, PTCP_EPOCH_DATA, a->keys.tx_phase, a->sent.next_pn, b->w.data,
+		    PACKET_SHORT_BYTES, b->w.data + PACKET_SHORT_BYTES,
+		    b->w.used_bytes - PACKET_SHORT_BYTES) < 0) {
+		assoc_closed(a, PTCP_CLOSE_INTERNAL, false, "sealing failed");
+		return 0;
+	}
+	const size_t size_bytes = b->w.used_bytes + PTCP_TAG_BYTES;
+	recovery_sent(a, b, size_bytes);
+	a->ack.n_since_ping = b->eliciting ? 0 : a->ack.n_since_ping + 1;
+	p->bytes_sent += size_bytes;
+	p->last_sent_us = a->now_us;
+	a->stats.packets_sent++;
+	a->stats.bytes_sent += size_bytes;
+	return size_bytes;
+}
+
+static void pad(struct build *b, size_t n_bytes)
+{
+	memset(b->w.data + b->w.used_bytes, FRAME_PADDING, n_bytes);
+	b->w.used_bytes += n_bytes;
+}
+
+static bool batch_done(const struct ptcp_assoc *a, struct ptcp_batch *batch, const struct path *p,
+		       size_t used_bytes, size_t segment_bytes)
+{
+	if (used_bytes == 0)
+		return false;
+	batch->path_id = p->id;
+	batch->used_bytes = used_bytes;
+	batch->segment_bytes = segment_bytes;
+	batch->ecn = a->config.ecn ? 2 : 0;
+	batch->dont_fragment = false;
+	return true;
+}
+
+/* ---- closing
+ * ------------------------------------------------------------------------------------- */
+
+static size_t close_long(struct ptcp_assoc *a, struct ptcp_batch *batch)
+{
+	const struct ptcp_crypto *const c = &a->config.crypto;
+	struct writer w = writer_over(batch->data, batch->size_bytes - PTCP_TAG_BYTES);
+	const uint64_t pn = a->handshake.next_pn++;
+
+	packet_write_long(&w, a->config.remote_cid, a->config.local_cid, pn);
+	const size_t header_bytes = w.used_bytes;
+	writer_u8(&w, FRAME_CLOSE);
+	writer_varint(&w, a->close_code);
+	if (w.failed || c->seal(c->ctx, PTCP_EPOCH_HANDSHAKE, 0, pn, w.data, header_bytes,
+				w.data + header_bytes, w.used_bytes - header_bytes) < 0)
+		return 0;
+	return w.used_bytes + PTCP_TAG_BYTES;
+}
+
+static size_t close_short(struct ptcp_assoc *a, struct ptcp_batch *batch, struct path *p)
+{
+	struct build b;
+
+	if (!sent_make_room(&a->sent, 0, a->now_us))
+		return 0;
+	build_start(a, &b, p, batch->data, batch->size_bytes);
+	writer_u8(&b.w, FRAME_CLOSE);
+	writer_varint(&b.w, a->close_code);
+	return build_finish(a, &b);
+}
+
+static struct path *any_path(struct ptcp_assoc *a)
+{
+	if (a->active)
+		return a->active;
+	if (a->heard)
+		return a->heard;
+	PATH_FOREACH(a, p)
+	return p;
+	return NULL;
+}
+
+static bool output_close(struct ptcp_assoc *a, struct ptcp_batch *batch)
+{
+	struct path *const p = any_path(a);
+
+	if (a->now_us < a->close_us || a->n_closes >= CLOSE_TRIES || !p)
+		return false;
+	/* A peer that may not have finished the handshake understands only its key; try both. */
+	const bool is_long =
+		!a->handshake.done || (!a->handshake.confirmed && a->n_closes % 2 == 0);
+	a->n_closes++;
+	a->close_us = a->now_us + path_pto_us(p);
+	const size_t n = is_long ? close_long(a, batch) : close_short(a, batch, p);
+	if (a->close_answer_owed)
+		assoc_set_state(a, PTCP_CLOSED, "close answered");
+	return batch_done(a, batch, p, n, n);
+}
+
+/* ---- what belongs to one path
+ * ------------------------------------------------------------------------ */
+
+static bool write_ack(struct ptcp_assoc *a, struct build *b)
+{
+	if (!ack_write(&a->ack, &b->w, a->ack.ect0 + a->ack.ect1 + a->ack.ce > 0, a->now_us))
+		return false;
+	b->ack = true;
+	return true;
+}
+
+static void write_ping(struct build *b, uint32_t id)
+{
+	if (writer_left(&b->w) < 5)
+		return;
+	writer_u8(&b->w, FRAME_PING);
+	writer_u32(&b->w, id);
+	b->eliciting = true;
+}
+
+static bool output_control(struct ptcp_assoc *a, struct ptcp_batch *batch, struct path *p)
+{
+	const bool probe = p->n_probes > 0 && p != a->active;
+	struct build b;
+
+	if (!path_control_due(a, p) && !probe)
+		return false;
+	if (!sent_make_room(&a->sent, 0, a->now_us))
+		return false;
+	build_start(a, &b, p, batch->data, min_size(batch->size_bytes, PTCP_MTU_MIN));
+	path_write_control(a, p, &b);
+	if (probe) {
+		p->n_probes = 0;
+		write_ping(&b, 0);
+	}
+	if (build_empty(&b))
+		return false;
+	const size_t n = build_finish(a, &b);
+	return batch_done(a, batch, p, n, n);
+}
+
+static bool output_mtu_probe(struct ptcp_assoc *a, struct ptcp_batch *batch, struct path *p)
+{
+	const uint16_t size_bytes = pmtu_probe_due(p, a->now_us);
+	struct build b;
+
+	if (size_bytes == 0 || size_bytes > batch->size_bytes ||
+	    !sent_make_room(&a->sent, 0, a->now_us))
+		return false;
+	build_start(a, &b, p, batch->data, size_bytes);
+	b.flags = SENT_MTU_PROBE;
+	write_ping(&b, 0);
+	pad(&b, writer_left(&b.w));
+	pmtu_probe_sent(p, size_bytes);
+	const size_t n = build_finish(a, &b);
+	if (!batch_done(a, batch, p, n, n))
+		return false;
+	batch->dont_fragment = true;
+	return true;
+}
+
+/* ---- data
+ * ------------------------------------------------------------------------------------------------
+ */
+
+size_t output_pending_bytes(const struct ptcp_assoc *a)
+{
+	return sender_pending_bytes(&a->sender) +
+	       (ptcp_conns_want_send(a->conns) ? CONNS_GUESS_BYTES : 0);
+}
+
+/* Small frames that wait for no window: answers and questions. */
+static bool control_waits(const struct ptcp_assoc *a)
+{
+	if (a->handshake.done_owed || a->n_pongs > 0 ||
+	    a->sender.abandon_head != a->sender.abandon_tail)
+		return true;
+	for (unsigned i = 0; i < a->n_pings; i++)
+		if (a->pings[i].sent_us == NEVER_US)
+			return true;
+	return false;
+}
+
+static void write_control(struct ptcp_assoc *a, struct build *b)
+{
+	if (a->handshake.done_owed) {
+		writer_u8(&b->w, FRAME_HANDSHAKE_DONE);
+		build_record(b, &(struct sent_record){ .kind = SENT_HANDSHAKE_DONE });
+		a->handshake.done_owed = false;
+	}
+	while (a->n_pongs > 0 && writer_left(&b->w) >= 5) {
+		writer_u8(&b->w, FRAME_PONG);
+		writer_u32(&b->w, a->pongs[--a->n_pongs]);
+	}
+	for (unsigned i = 0; i < a->n_pings && writer_left(&b->w) >= 5; i++)
+		if (a->pings[i].sent_us == NEVER_US) {
+			a->pings[i].sent_us = a->now_us;
+			write_ping(b, a->pings[i].wire_id);
+		}
+	sender_write_abandons(a, b);
+}
+
+static void write_conns(struct ptcp_assoc *a, struct build *b)
+{
+	while (writer_left(&b->w) >= CONN_FRAME_ROOM_BYTES && !build_full(b)) {
+		struct sent_record record = { .kind = SENT_CONN };
+
+		if (!ptcp_conns_write(a->conns, &b->w, &record.conn, a->now_us))
+			return;
+		build_record(b, &record);
+	}
+}
+
+static void write_data(struct ptcp_assoc *a, struct build *b)
+{
+	a->conns_first = !a->conns_first;
+	if (a->conns_first)
+		write_conns(a, b);
+	sender_write(a, b);
+	if (!a->conns_first)
+		write_conns(a, b);
+}
+
+/* Bytes of congestion-controlled packets that may leave now. */
+static size_t data_allowance(struct ptcp_assoc *a, struct path *p, size_t pending_bytes)
+{
+	const size_t probe_bytes = p->n_probes * (size_t)p->mtu_bytes;
+
+	if (pending_bytes == 0)
+		return probe_bytes;
+	const size_t wanted = pending_bytes + pending_bytes / 16 + 64;
+	if (p->in_flight_bytes > 0 && p->in_flight_bytes + p->mtu_bytes > p->cc.cwnd_bytes) {
+		p->cwnd_limited = true;
+		return probe_bytes;
+	}
+	const uint64_t window = p->cc.cwnd_bytes > p->in_flight_bytes
+					? p->cc.cwnd_bytes - p->in_flight_bytes
+					: p->mtu_bytes;
+	const size_t paced = pacer_allowance(&p->pacer, wanted, a->now_us);
+	return (size_t)max_u64(min_u64(window, paced), probe_bytes);
+}
+
+/* One packet of a data batch. Returns its size; 0: there is nothing to send. */
+static size_t output_packet(struct ptcp_assoc *a, struct path *p, uint8_t *data, size_t size_bytes,
+			    bool may_data, bool more)
+{
+	const bool probe = p->n_probes > 0;
+	struct build b;
+
+	/* Enough for any packet; growing happens here or not at all. */
+	if (!sent_make_room(&a->sent, may_data ? SENT_RECORDS_MAX : 8, a->now_us))
+		return 0;
+	build_start(a, &b, p, data, size_bytes);
+	if (a->state != PTCP_ESTABLISHED)
+		return 0;
+	if (ack_due(&a->ack, a->now_us) || (may_data && a->ack.n_waiting > 0))
+		write_ack(a, &b);
+	write_control(a, &b);
+	if (may_data)
+		write_data(a, &b);
+	if (!b.eliciting &&
+	    (probe || (b.ack && a->ack.n_ranges > 1 && a->ack.n_since_ping >= ACK_PING_EVERY)))
+		write_ping(&b, 0);
+	if (build_empty(&b))
+		return 0;
+	if (b.ack && b.eliciting)
+		build_record(&b, &(struct sent_record){ .kind = SENT_ACK,
+							.ack_largest = a->ack.ranges[0].high });
+	if (b.eliciting && p->n_probes > 0)
+		p->n_probes--;
+	if (may_data && more && output_pending_bytes(a) > 0)
+		pad(&b, writer_left(&b.w));
+	return build_finish(a, &b);
+}
+
+static void note_app_limit(struct ptcp_assoc *a, struct path *p)
+{
+	if (output_pending_bytes(a) == 0 && p->in_flight_bytes < p->cc.cwnd_bytes)
+		p->app_limited_until = max_u64(p->delivered_bytes + p->in_flight_bytes, 1);
+}
+
+static bool output_data(struct ptcp_assoc *a, struct ptcp_batch *batch, struct path *p)
+{
+	const size_t segment_bytes = min_size(p->mtu_bytes, batch->size_bytes);
+	const size_t room_bytes = min_size(batch->size_bytes, PTCP_BATCH_BYTES_MAX);
+	const size_t pending_bytes = output_pending_bytes(a);
+	size_t allowance = data_allowance(a, p, pending_bytes), used = 0, size;
+	const uint64_t in_flight_before = p->in_flight_bytes;
+
+	if (allowance == 0 && !ack_due(&a->ack, a->now_us) && !control_waits(a) && p->n_probes == 0)
+		return false;
+	for (unsigned n = 0; n < PTCP_BATCH_SEGMENTS_MAX && used + segment_bytes <= room_bytes;
+	     n++) {
+		const bool more = allowance > used + segment_bytes;
+
+		size = output_packet(a, p, batch->data + used, segment_bytes, allowance > used,
+				     more);
+		used += size;
+		if (size < segment_bytes || a->state != PTCP_ESTABLISHED)
+			break;
+	}
+	if (p->in_flight_bytes > in_flight_before)
+		pacer_sent(&p->pacer, (size_t)(p->in_flight_bytes - in_flight_before));
+	note_app_limit(a, p);
+	return batch_done(a, batch, p, used, min_size(used, segment_bytes));
+}
+
+bool ptcp_output(struct ptcp_assoc *a, struct ptcp_batch *batch, uint64_t now_us)
+{
+	assoc_now(a, now_us);
+	if (a->state == PTCP_CLOSED || batch->size_bytes < PTCP_DATAGRAM_BYTES_MIN)
+		return false;
+	if (a->state == PTCP_CLOSING)
+		return output_close(a, batch);
+	if (handshake_output(a, batch))
+		return true;
+	if (a->state != PTCP_ESTABLISHED)
+		return false;
+	PATH_FOREACH(a, p)
+	if (output_control(a, batch, p))
+		return true;
+	PATH_FOREACH(a, p)
+	if (output_mtu_probe(a, batch, p))
+		return true;
+	/* With no path up, tell at least where the peer is heard what has come. */
+	struct path *const p = a->active;
+	const bool any = p && output_data(a, batch, p);
+	sender_check_room(a);
+	return any;
+}
+
+uint64_t output_deadline_us(const struct ptcp_assoc *a)
+{
+	const struct path *const p = a->active;
+	const size_t pending_bytes = p ? output_pending_bytes(a) : 0;
+
+	if (!p)
+		return NEVER_US;
+	if (control_waits(a) || p->n_probes > 0)
+		return a->now_us;
+	/* No room in the window or in the ring: an acknowledgement will tell. */
+	if (pending_bytes == 0 ||
+	    (p->in_flight_bytes > 0 && p->in_flight_bytes + p->mtu_bytes > p->cc.cwnd_bytes) ||
+	    a->sent.next_pn - a->sent.tail >= a->sent.n_packets_max)
+		return a->ack.deadline_us;
+	return min_u64(a->ack.deadline_us,
+		       pacer_time_us(&p->pacer, pending_bytes + pending_bytes / 16 + 64));
+}

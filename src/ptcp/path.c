@@ -1,0 +1,405 @@
+/*
+ * Paths: validation, keepalive, silence, and which one to send on
+ * (doc/ptcp.md, section 7).
+ */
+#include "ptcp/assoc.h"
+
+#define CHALLENGE_RETRY_US     (250 * US_PER_MS)
+#define DIRECT_KEEPALIVE_US    (25 * US_PER_S)
+#define AMPLIFICATION          3
+#define CHALLENGE_PACKET_BYTES 64
+
+const char *ptcp_path_state_name(enum ptcp_path_state state)
+{
+	static const char *const names[] = { "new", "up", "down" };
+
+	static_assert(ARRAY_SIZE(names) == PTCP_PATH_STATE_COUNT, "a name for each state");
+	return names[state];
+}
+
+struct path *path_find(struct ptcp_assoc *a, uint32_t id)
+{
+	if (a->heard && a->heard->id == id)
+		return a->heard;
+	PATH_FOREACH(a, p)
+	if (p->id == id)
+		return p;
+	return NULL;
+}
+
+uint64_t path_pto_us(const struct path *p)
+{
+	return rtt_pto_us(&p->rtt, ACK_DELAY_MAX_US);
+}
+
+void path_reset(struct ptcp_assoc *a, struct path *p)
+{
+	p->rtt = (struct rtt){ 0 };
+	cc_init(&p->cc, &cc_bbr_ops, p->mtu_bytes, 0, a->now_us);
+	pacer_set_rate(&p->pacer, p->cc.pacing_rate, p->mtu_bytes, a->now_us);
+	p->packet_threshold = 3;
+	p->reorder_multiplier = 1;
+	p->loss_us = NEVER_US;
+	p->n_ptos = p->n_probes = 0;
+	p->app_limited_until = 0;
+}
+
+static struct path *path_new(struct ptcp_assoc *a, uint32_t id, enum ptcp_path_kind kind,
+			     uint16_t mtu_bytes)
+{
+	for (uint8_t i = 0; i < PTCP_PATHS_MAX; i++) {
+		struct path *const p = &a->paths[i];
+
+		if (p->used)
+			continue;
+		const uint64_t first_sequence = p->next_sequence + 1;
+		*p = (struct path){
+			.used = true,
+			.id = id,
+			.index = i,
+			.kind = kind,
+			.state = PTCP_PATH_NEW,
+			.challenge_us = NEVER_US,
+			.head_pn = SENT_NO_PN,
+			.tail_pn = SENT_NO_PN,
+			.first_sequence = first_sequence,
+			.next_sequence = first_sequence,
+			.last_sent_us = a->now_us,
+			.progress_us = a->now_us,
+			.delivered_us = a->now_us,
+			.first_sent_us = a->now_us,
+		};
+		pmtu_init(p, mtu_bytes);
+		path_reset(a, p);
+		if (a->state == PTCP_ESTABLISHED)
+			p->challenge_us = a->now_us;
+		return p;
+	}
+	return NULL;
+}
+
+int ptcp_path_add(struct ptcp_assoc *a, uint32_t path_id, enum ptcp_path_kind kind,
+		  uint16_t mtu_bytes, uint64_t now_us)
+{
+	if (mtu_bytes < PTCP_MTU_MIN || mtu_bytes > PTCP_MTU_MAX || kind >= PTCP_PATH_KIND_COUNT ||
+	    path_id == PTCP_PATH_NONE)
+		return -EINVAL;
+	assoc_now(a, now_us);
+	struct path *p = path_find(a, path_id);
+
+	if (p) {
+		p->kind = kind;
+		p->mtu_max_bytes = mtu_bytes;
+		p->by_itself = false;
+		if (p->state == PTCP_PATH_UP)
+			pmtu_start(p, a->now_us);
+		path_choose(a);
+		return 0;
+	}
+	p = path_new(a, path_id, kind, mtu_bytes);
+	if (!p)
+		return -ENOBUFS;
+	if (a->state == PTCP_HANDSHAKING && a->handshake.path_id == PTCP_PATH_NONE)
+		a->handshake.send_paths |= a->handshake.out_end > 0 ? 1U << p->index : 0;
+	return 0;
+}
+
+struct path *path_provisional(struct ptcp_assoc *a, uint32_t id)
+{
+	struct path *p = path_new(a, id, PTCP_PATH_DIRECT, PTCP_MTU_MIN);
+
+	if (!p) {
+		/* Make room: a path that came up by itself and is no use. */
+		PATH_FOREACH(a, q)
+		if (q->by_itself && q != a->active && q->state != PTCP_PATH_UP &&
+		    q->head_pn == SENT_NO_PN && !p)
+			p = q;
+		if (!p)
+			return NULL;
+		if (a->heard == p)
+			a->heard = NULL;
+		p->used = false;
+		p = path_new(a, id, PTCP_PATH_DIRECT, PTCP_MTU_MIN);
+	}
+	p->by_itself = true;
+	p->first_received_us = a->now_us;
+	assoc_path_event(a, PTCP_EVENT_PATH_NEW, id, PTCP_PATH_NONE,
+			 "the peer's packets come there");
+	return p;
+}
+
+int ptcp_path_remove(struct ptcp_assoc *a, uint32_t path_id, uint64_t now_us)
+{
+	struct path *const p = path_find(a, path_id);
+
+	assoc_now(a, now_us);
+	if (!p)
+		return -ENOENT;
+	recovery_flush(a, p);
+	p->used = false;
+	if (a->heard == p)
+		a->heard = NULL;
+	if (a->active == p)
+		path_choose(a);
+	return 0;
+}
+
+int ptcp_path_set_keepalive(struct ptcp_assoc *a, uint32_t path_id, uint64_t interval_us)
+{
+	struct path *const p = path_find(a, path_id);
+
+	if (!p)
+		return -ENOENT;
+	p->keepalive_us = interval_us;
+	return 0;
+}
+
+int ptcp_path_check(struct ptcp_assoc *a, uint32_t path_id, uint64_t now_us)
+{
+	struct path *const p = path_find(a, path_id);
+
+	assoc_now(a, now_us);
+	if (!p)
+		return -ENOENT;
+	if (a->state == PTCP_ESTABLISHED)
+		path_challenge_now(a, p);
+	return 0;
+}
+
+void ptcp_set_relay_allowed(struct ptcp_assoc *a, bool allowed, uint64_t now_us)
+{
+	assoc_now(a, now_us);
+	a->relay_allowed = allowed;
+	path_choose(a);
+}
+
+/* The one place that changes a path's state. */
+void path_set_state(struct ptcp_assoc *a, struct path *p, enum ptcp_path_state state,
+		    const char *because)
+{
+	const enum ptcp_path_state from = p->state;
+
+	if (from == state)
+		return;
+	p->state = state;
+	assoc_trace(a, &(struct ptcp_trace){
+			       .what = PTCP_TRACE_PATH_STATE,
+			       .from = ptcp_path_state_name(from),
+			       .to = ptcp_path_state_name(state),
+			       .because = because,
+			       .path_id = p->id,
+		       });
+	if (state == PTCP_PATH_UP) {
+		p->was_up = true;
+		p->progress_us = a->now_us;
+		p->n_ptos = 0;
+		pmtu_start(p, a->now_us);
+		assoc_path_event(a, PTCP_EVENT_PATH_UP, p->id, PTCP_PATH_NONE, because);
+	} else {
+		recovery_flush(a, p);
+		path_reset(a, p);
+		pmtu_black_hole(p, a->now_us);
+		p->n_tries = 0;
+		p->challenge_us = a->now_us;
+		assoc_path_event(a, PTCP_EVENT_PATH_DOWN, p->id, PTCP_PATH_NONE, because);
+	}
+	path_choose(a);
+}
+
+void path_received(struct ptcp_assoc *a, struct path *p, size_t n_bytes)
+{
+	p->bytes_received += n_bytes;
+	p->last_received_us = a->now_us;
+	if (p->first_received_us == 0)
+		p->first_received_us = a->now_us;
+	a->heard = p;
+	/* Silent for long, and here it is again: no reason to wait for the next try. */
+	if (p->state == PTCP_PATH_DOWN && p->challenge_us > a->now_us + CHALLENGE_RETRY_US)
+		p->challenge_us = a->now_us;
+	if (p->state == PTCP_PATH_NEW && p->challenge_us == NEVER_US &&
+	    a->state == PTCP_ESTABLISHED)
+		p->challenge_us = a->now_us;
+}
+
+/* ---- validation --------------------------------------------------------------------------- */
+
+void path_challenge_now(struct ptcp_assoc *a, struct path *p)
+{
+	p->n_tries = 0;
+	p->challenge_us = a->now_us;
+}
+
+int path_challenge_frame(struct ptcp_assoc *a, struct path *p, struct reader *r)
+{
+	uint8_t data[8];
+
+	(void)a;
+	if (!reader_copy(r, data, sizeof(data)))
+		return -EBADMSG;
+	if (p->n_responses == RESPONSES_MAX) {
+		memmove(p->responses[0], p->responses[1], sizeof(p->responses) - 8);
+		p->n_responses--;
+	}
+	memcpy(p->responses[p->n_responses++], data, sizeof(data));
+	return 0;
+}
+
+static void answered(struct ptcp_assoc *a, struct path *p, uint64_t rtt_us)
+{
+	p->n_tries = 0;
+	p->challenge_us = NEVER_US;
+	memset(p->challenges, 0, sizeof(p->challenges));
+	/* Data gives better samples where it flows. */
+	if (p->rtt.srtt_us == 0 || p->head_pn == SENT_NO_PN)
+		rtt_sample(&p->rtt, rtt_us, 0);
+	if (p->state != PTCP_PATH_UP) {
+		cc_init(&p->cc, &cc_bbr_ops, p->mtu_bytes, p->rtt.srtt_us, a->now_us);
+		pacer_set_rate(&p->pacer, p->cc.pacing_rate, p->mtu_bytes, a->now_us);
+		path_set_state(a, p, PTCP_PATH_UP, "challenge answered");
+	} else {
+		path_choose(a);
+	}
+}
+
+int path_response_frame(struct ptcp_assoc *a, struct path *heard_on, struct reader *r)
+{
+	uint8_t data[8];
+
+	(void)heard_on;
+	if (!reader_copy(r, data, sizeof(data)))
+		return -EBADMSG;
+	PATH_FOREACH(a, p)
+	for (unsigned i = 0; i < CHALLENGES_MAX; i++)
+		if (p->challenges[i].sent_us != 0 &&
+		    secret_equal(p->challenges[i].data, data, sizeof(data))) {
+			answered(a, p, a->now_us - p->challenges[i].sent_us);
+			return 0;
+		}
+	return 0; /* late, or of a path that is gone */
+}
+
+static uint64_t keepalive_due_us(const struct ptcp_assoc *a, const struct path *p)
+{
+	uint64_t interval_us = p->keepalive_us;
+
+	if (interval_us == 0)
+		interval_us = p->kind == PTCP_PATH_DIRECT ? a->config.keepalive_direct_us
+							  : a->config.keepalive_relay_us;
+	return p->state == PTCP_PATH_UP ? add_sat_u64(p->last_sent_us, interval_us) : NEVER_US;
+}
+
+static bool may_send_control(const struct path *p)
+{
+	return !p->by_itself || p->was_up ||
+	       p->bytes_sent + CHALLENGE_PACKET_BYTES <= AMPLIFICATION * p->bytes_received;
+}
+
+bool path_control_due(const struct ptcp_assoc *a, const struct path *p)
+{
+	if (!may_send_control(p))
+		return false;
+	return p->n_responses > 0 || a->now_us >= p->challenge_us ||
+	       a->now_us >= keepalive_due_us(a, p);
+}
+
+static void write_challenge(struct ptcp_assoc *a, struct path *p, struct build *b)
+{
+	struct path_challenge *const c = &p->challenges[p->n_challenges++ % CHALLENGES_MAX];
+	const uint64_t random = assoc_random(a);
+	const unsigned shift = p->n_tries < 8 ? p->n_tries : 8;
+	uint64_t wait_us = max_u64(3 * p->rtt.srtt_us, CHALLENGE_RETRY_US);
+
+	if (p->state == PTCP_PATH_DOWN || p->n_tries >= CHALLENGE_TRIES)
+		wait_us = min_u64(wait_us << shift, CHALLENGE_RETRY_MAX_US);
+	p->n_tries++;
+	p->challenge_us = a->now_us + wait_us;
+	memcpy(c->data, &random, sizeof(c->data));
+	c->sent_us = max_u64(a->now_us, 1);
+	writer_u8(&b->w, FRAME_PATH_CHALLENGE);
+	writer_bytes(&b->w, c->data, sizeof(c->data));
+}
+
+void path_write_control(struct ptcp_assoc *a, struct path *p, struct build *b)
+{
+	while (p->n_responses > 0 && writer_left(&b->w) >= 9) {
+		writer_u8(&b->w, FRAME_PATH_RESPONSE);
+		writer_bytes(&b->w, p->responses[--p->n_responses], 8);
+	}
+	if ((a->now_us >= p->challenge_us || a->now_us >= keepalive_due_us(a, p)) &&
+	    writer_left(&b->w) >= 9)
+		write_challenge(a, p, b);
+}
+
+/* ---- choice ---------------------------------------------------------------------------------- */
+
+static bool usable(const struct ptcp_assoc *a, const struct path *p)
+{
+	return p->state == PTCP_PATH_UP && (p->kind != PTCP_PATH_RELAY || a->relay_allowed);
+}
+
+/* The peer left `old` for `p`: nothing came on the old one since it began on the new one. */
+static bool peer_moved(const struct path *old, const struct path *p)
+{
+	return p->by_itself && p->last_received_us != 0 &&
+	       old->last_received_us < p->first_received_us;
+}
+
+static bool better(const struct ptcp_assoc *a, const struct path *p, const struct path *old)
+{
+	if (!old || !usable(a, old))
+		return true;
+	if (p->kind != old->kind)
+		return p->kind < old->kind;
+	if (peer_moved(old, p))
+		return true;
+	/* Clearly faster, and not back and forth. */
+	return p->rtt.min_us > 0 && old->rtt.min_us > 0 &&
+	       a->now_us >= a->switched_us + PATH_SWITCH_MIN_US &&
+	       p->rtt.min_us + US_PER_MS < old->rtt.min_us - old->rtt.min_us / 5;
+}
+
+void path_choose(struct ptcp_assoc *a)
+{
+	struct path *best = a->active && a->active->used ? a->active : NULL;
+	const uint32_t from = a->stats.active_path_id;
+
+	if (a->state != PTCP_ESTABLISHED)
+		return;
+	PATH_FOREACH(a, p)
+	if (p != best && usable(a, p) && better(a, p, best))
+		best = p;
+	if (best && !usable(a, best))
+		best = NULL;
+	a->active = best;
+	if (best) {
+		a->all_down_us = NEVER_US;
+		a->all_down_told = false;
+	} else if (a->all_down_us == NEVER_US && !a->all_down_told) {
+		a->all_down_us = add_sat_u64(a->now_us, a->config.outage_us);
+	}
+	if (!best || best->id == from)
+		return;
+	a->stats.active_path_id = best->id;
+	a->switched_us = a->now_us;
+	a->stats.path_switches += from != PTCP_PATH_NONE;
+	best->progress_us = a->now_us;
+	if (a->conns)
+		ptcp_conns_set_rtt(a->conns, rtt_smoothed_us(&best->rtt), path_pto_us(best));
+	assoc_path_event(a, PTCP_EVENT_PATH_SWITCHED, best->id, from, "better path");
+}
+
+void path_tick(struct ptcp_assoc *a, struct path *p)
+{
+	if (a->now_us < p->challenge_us || p->n_tries < CHALLENGE_TRIES)
+		return;
+	/* The last of the tries had its time. A path that is down goes on trying. */
+	if (p->state == PTCP_PATH_NEW || p->state == PTCP_PATH_UP)
+		path_set_state(a, p, PTCP_PATH_DOWN, "challenges unanswered");
+}
+
+uint64_t path_deadline_us(const struct ptcp_assoc *a, const struct path *p)
+{
+	if (!may_send_control(p))
+		return NEVER_US;
+	return min_u64(p->challenge_us, keepalive_due_us(a, p));
+}

@@ -1,0 +1,552 @@
+/*
+ * Messages on their way out (doc/ptcp.md, section 8.1).
+ *
+ *   QUEUED     in the fair queue; parts of it may have been sent already
+ *   SENDING    all of it was sent once; lost fragments are sent again
+ *   ABANDONED  too old: its bytes are gone, the peer is being told
+ *
+ * A message has an id from its first fragment on. n_pending counts fragments in
+ * flight and fragments in the ring of those to be sent again; at 0, with
+ * nothing left in the queue, the peer has all of it. A fragment belongs to one
+ * of the two at any time: being lost, or rescued by a probe timeout, moves it to
+ * the ring; being sent again moves it to the new packet; a late acknowledgement
+ * of the old packet takes it out of the ring.
+ */
+#include "ptcp/assoc.h"
+
+#define NONE            UINT32_MAX
+#define SLOTS_FIRST     64
+#define RESENDS_FIRST   256
+#define RESENDS_MAX     (UINT32_C(1) << 20)
+#define FRAGMENT_MIN    64 /* smaller pieces are not worth their header */
+#define PERSISTENCE_MIN (100 * US_PER_MS)
+#define PERSISTENCE_MAX US_PER_S
+#define SMALL_BYTES     16384 /* up to here commit copies, so that the lent buffer stays */
+
+static struct queue_item *item_of(void *owner, uint32_t slot)
+{
+	return &((struct sender *)owner)->messages[slot].item;
+}
+
+int sender_init(struct ptcp_assoc *a)
+{
+	struct sender *const s = &a->sender;
+
+	pool_init(&s->pool, a->config.send_memory_bytes);
+	queue_init(&s->queue, assoc_random(a));
+	s->queue.item = item_of;
+	s->queue.owner = s;
+	s->free_slot = s->oldest = s->newest = NONE;
+	s->abandons = malloc(MESSAGES_MAX * sizeof(*s->abandons));
+	s->resends = malloc(RESENDS_FIRST * sizeof(*s->resends));
+	s->n_resends = RESENDS_FIRST;
+	return s->abandons && s->resends ? 0 : -ENOMEM;
+}
+
+void sender_fini(struct ptcp_assoc *a)
+{
+	struct sender *const s = &a->sender;
+
+	for (uint32_t i = 0; i < s->n_slots; i++)
+		pool_put(&s->pool, &s->messages[i].buffer);
+	pool_put(&s->pool, &s->lent);
+	pool_fini(&s->pool);
+	free(s->messages);
+	free(s->abandons);
+	free(s->resends);
+}
+
+size_t sender_pending_bytes(const struct sender *s)
+{
+	return s->queue.n_bytes + s->resend_bytes;
+}
+
+/* ---- slots -------------------------------------------------------------------------------------
+ */
+
+static bool grow_slots(struct sender *s)
+{
+	const uint32_t n = s->n_slots == 0 ? SLOTS_FIRST : 2 * s->n_slots;
+	struct message *messages;
+
+	if (n > MESSAGES_MAX)
+		return false;
+	messages = realloc(s->messages, n * sizeof(*messages));
+	if (!messages)
+		return false;
+	s->messages = messages;
+	for (uint32_t i = n; i-- > s->n_slots;) {
+		messages[i] = (struct message){ .next = s->free_slot };
+		s->free_slot = i;
+	}
+	s->n_slots = n;
+	return true;
+}
+
+static struct message *message_at(struct sender *s, uint32_t slot, uint32_t generation)
+{
+	struct message *const m = &s->messages[slot];
+
+	return m->generation == generation && m->state != MESSAGE_FREE ? m : NULL;
+}
+
+static void unlink_id(struct sender *s, struct message *m)
+{
+	if (!m->has_id)
+		return;
+	m->has_id = false;
+	if (m->previous != NONE)
+		s->messages[m->previous].next = m->next;
+	else
+		s->oldest = m->next;
+	if (m->next != NONE)
+		s->messages[m->next].previous = m->previous;
+	else
+		s->newest = m->previous;
+}
+
+static void release(struct ptcp_assoc *a, uint32_t slot)
+{
+	struct sender *const s = &a->sender;
+	struct message *const m = &s->messages[slot];
+
+	unlink_id(s, m);
+	pool_put(&s->pool, &m->buffer);
+	m->state = MESSAGE_FREE;
+	m->generation++;
+	m->next = s->free_slot;
+	s->free_slot = slot;
+	s->n_used--;
+}
+
+static void release_if_complete(struct ptcp_assoc *a, uint32_t slot)
+{
+	const struct message *m = &a->sender.messages[slot];
+
+	if (m->state == MESSAGE_SENDING && m->n_pending == 0)
+		release(a, slot);
+}
+
+/* ---- taking messages
+ * ------------------------------------------------------------------------------ */
+
+static bool has_room(const struct ptcp_assoc *a)
+{
+	const struct sender *s = &a->sender;
+
+	return s->queue.n_bytes < a->config.send_queue_bytes && s->n_used < MESSAGES_MAX &&
+	       pool_has_room(&s->pool);
+}
+
+bool ptcp_message_room(const struct ptcp_assoc *a)
+{
+	return a->state == PTCP_ESTABLISHED && has_room(a);
+}
+
+static uint64_t persistence_us(const struct ptcp_assoc *a, const struct ptcp_message_info *info)
+{
+	if (info->persistence_us != 0)
+		return info->persistence_us;
+	if (a->config.persistence_us != 0)
+		return a->config.persistence_us;
+	const uint64_t srtt_us = a->active ? rtt_smoothed_us(&a->active->rtt) : RTT_FIRST_US;
+	return min_u64(max_u64(4 * srtt_us, PERSISTENCE_MIN), PERSISTENCE_MAX);
+}
+
+/* Lane 0 means "not ordered", so flows share the other 255. */
+static uint8_t lane_of(const struct ptcp_message_info *info)
+{
+	return info->ordered ? (uint8_t)(1 + info->flow * UINT32_C(2654435761) / 65536 %
+						     (MESSAGE_LANES - 1))
+			     : 0;
+}
+
+static void enqueue(struct ptcp_assoc *a, const struct ptcp_message_info *info,
+		    struct pool_buffer buffer, size_t n_bytes)
+{
+	struct sender *const s = &a->sender;
+	const uint32_t slot = s->free_slot;
+	struct message *const m = &s->messages[slot];
+
+	s->free_slot = m->next;
+	s->n_used++;
+	*m = (struct message){
+		.buffer = buffer,
+		.total_bytes = (uint32_t)n_bytes,
+		.generation = m->generation,
+		.lane = lane_of(info),
+		.state = MESSAGE_QUEUED,
+		.persistence_us = persistence_us(a, info),
+		.previous = NONE,
+		.next = NONE,
+	};
+	queue_push(&s->queue, slot, info->flow, info->urgent, (uint32_t)n_bytes, a->now_us);
+	a->stats.messages_sent++;
+	a->stats.message_bytes_sent += n_bytes;
+}
+
+/* 0 when a message can be taken, with a free slot. */
+static int prepare(struct ptcp_assoc *a)
+{
+	if (a->state != PTCP_ESTABLISHED)
+		return -ENOTCONN;
+	if (!has_room(a) || (a->sender.free_slot == NONE && !grow_slots(&a->sender))) {
+		a->sender.blocked = true;
+		return PTCP_BLOCKED;
+	}
+	return 0;
+}
+
+int ptcp_message_send(struct ptcp_assoc *a, const struct ptcp_message_info *info,
+		      const struct ptcp_part *parts, size_t n_parts, uint64_t now_us)
+{
+	struct pool_buffer buffer;
+	size_t n_bytes = 0, used = 0;
+	int r = prepare(a);
+
+	assoc_now(a, now_us);
+	if (r != 0)
+		return r;
+	for (size_t i = 0; i < n_parts; i++) {
+		if (parts[i].n_bytes > PTCP_MESSAGE_BYTES_MAX - n_bytes)
+			return -EMSGSIZE;
+		n_bytes += parts[i].n_bytes;
+	}
+	if (n_bytes == 0)
+		return -EMSGSIZE;
+	if (!pool_get(&a->sender.pool, n_bytes, &buffer)) {
+		a->sender.blocked = true;
+		return PTCP_BLOCKED;
+	}
+	for (size_t i = 0; i < n_parts; i++) {
+		if (parts[i].n_bytes > 0)
+			memcpy(buffer.data + used, parts[i].data, parts[i].n_bytes);
+		used += parts[i].n_bytes;
+	}
+	enqueue(a, info, buffer, n_bytes);
+	return 0;
+}
+
+uint8_t *ptcp_message_reserve(struct ptcp_assoc *a)
+{
+	struct sender *const s = &a->sender;
+
+	if (prepare(a) != 0)
+		return NULL;
+	if (!s->lent.data && !pool_get(&s->pool, POOL_BYTES_MAX, &s->lent)) {
+		s->blocked = true;
+		return NULL;
+	}
+	return s->lent.data;
+}
+
+int ptcp_message_commit(struct ptcp_assoc *a, const struct ptcp_message_info *info, size_t n_bytes,
+			uint64_t now_us)
+{
+	struct sender *const s = &a->sender;
+
+	if (!s->lent.data || n_bytes > PTCP_MESSAGE_BYTES_MAX)
+		return -EMSGSIZE;
+	if (n_bytes == 0)
+		return 0;
+	if (n_bytes <= SMALL_BYTES) {
+		const struct ptcp_part part = { s->lent.data, n_bytes };
+
+		return ptcp_message_send(a, info, &part, 1, now_us);
+	}
+	int r = prepare(a);
+	assoc_now(a, now_us);
+	if (r != 0)
+		return r;
+	enqueue(a, info, s->lent, n_bytes);
+	s->lent = (struct pool_buffer){ 0 };
+	return 0;
+}
+
+/* ---- giving up
+ * -------------------------------------------------------------------------------------- */
+
+static void abandon(struct ptcp_assoc *a, uint32_t slot)
+{
+	struct sender *const s = &a->sender;
+	struct message *const m = &s->messages[slot];
+
+	if (m->state == MESSAGE_QUEUED)
+		queue_remove_head(&s->queue, slot);
+	m->state = MESSAGE_ABANDONED;
+	unlink_id(s, m);
+	pool_put(&s->pool, &m->buffer);
+	s->abandons[s->abandon_tail++ % MESSAGES_MAX] = slot;
+	a->stats.messages_abandoned++;
+}
+
+void sender_write_abandons(struct ptcp_assoc *a, struct build *b)
+{
+	struct sender *const s = &a->sender;
+
+	while (s->abandon_head != s->abandon_tail && writer_left(&b->w) >= 8 && !build_full(b)) {
+		const uint32_t slot = s->abandons[s->abandon_head++ % MESSAGES_MAX];
+		const struct message *const m = &s->messages[slot];
+
+		writer_u8(&b->w, FRAME_ABANDON);
+		writer_u32(&b->w, m->id);
+		writer_u8(&b->w, m->lane);
+		writer_u16(&b->w, m->sequence);
+		build_record(b, &(struct sent_record){
+					.kind = SENT_ABANDON,
+					.abandon = { .slot = slot, .generation = m->generation },
+				});
+	}
+}
+
+void sender_abandon_acked(struct ptcp_assoc *a, const struct sent_record *r)
+{
+	struct message *const m = message_at(&a->sender, r->abandon.slot, r->abandon.generation);
+
+	if (m && m->state == MESSAGE_ABANDONED)
+		release(a, r->abandon.slot);
+}
+
+void sender_abandon_lost(struct ptcp_assoc *a, const struct sent_record *r)
+{
+	struct sender *const s = &a->sender;
+
+	if (message_at(s, r->abandon.slot, r->abandon.generation))
+		s->abandons[s->abandon_tail++ % MESSAGES_MAX] = r->abandon.slot;
+}
+
+/* ---- fragments
+ * ---------------------------------------------------------------------------------------- */
+
+static bool grow_resends(struct sender *s)
+{
+	const uint32_t n = 2 * s->n_resends;
+	struct resend *resends = n <= RESENDS_MAX ? malloc(n * sizeof(*resends)) : NULL;
+
+	if (!resends)
+		return false;
+	for (uint32_t i = s->resend_head; i != s->resend_tail; i++)
+		resends[i & (n - 1)] = s->resends[i & (s->n_resends - 1)];
+	free(s->resends);
+	s->resends = resends;
+	s->n_resends = n;
+	return true;
+}
+
+void sender_fragment_lost(struct ptcp_assoc *a, struct sent_record *r)
+{
+	struct sender *const s = &a->sender;
+	struct message *const m = message_at(s, r->fragment.slot, r->fragment.generation);
+
+	if (!m || m->state == MESSAGE_ABANDONED)
+		return;
+	if (s->resend_tail - s->resend_head == s->n_resends && !grow_resends(s)) {
+		abandon(a, r->fragment.slot);
+		return;
+	}
+	r->fragment.resend = s->resend_tail;
+	s->resends[s->resend_tail++ & (s->n_resends - 1)] = (struct resend){
+		.slot = r->fragment.slot,
+		.generation = r->fragment.generation,
+		.offset = r->fragment.offset,
+		.length = r->fragment.length,
+	};
+	s->resend_bytes += r->fragment.length;
+}
+
+void sender_fragment_acked(struct ptcp_assoc *a, struct sent_record *r, bool was_lost)
+{
+	struct sender *const s = &a->sender;
+	struct message *const m = message_at(s, r->fragment.slot, r->fragment.generation);
+
+	if (!m || m->state == MESSAGE_ABANDONED)
+		return;
+	if (was_lost) {
+		const uint32_t number = r->fragment.resend;
+		struct resend *const e = &s->resends[number & (s->n_resends - 1)];
+
+		if (number - s->resend_head >= s->resend_tail - s->resend_head || e->cancelled ||
+		    e->slot != r->fragment.slot || e->generation != r->fragment.generation)
+			return; /* it has been sent again: that packet answers for it now */
+		e->cancelled = true;
+		s->resend_bytes -= e->length;
+	}
+	m->n_pending--;
+	release_if_complete(a, r->fragment.slot);
+}
+
+/*
+ * Writes as much of m from `offset` on, at most n_bytes, as the packet holds. Returns how much;
+ * 0: the packet is full.
+ */
+static uint32_t write_fragment(struct ptcp_assoc *a, struct build *b, uint32_t slot,
+			       uint32_t offset, uint32_t n_bytes)
+{
+	const struct message *const m = &a->sender.messages[slot];
+	const size_t left = writer_left(&b->w);
+	uint8_t type = m->lane != 0 ? FRAME_MESSAGE | MESSAGE_ORDERED : FRAME_MESSAGE;
+	struct message_frame f = {
+		.id = m->id,
+		.lane = m->lane,
+		.sequence = m->sequence,
+		.offset = offset,
+		.total = m->total_bytes,
+		.data = m->buffer.data + offset,
+	};
+
+	if (n_bytes < m->total_bytes || message_header_bytes(type) + n_bytes > left ||
+	    (message_header_bytes(type | MESSAGE_LENGTH) + n_bytes > left &&
+	     message_header_bytes(type) + n_bytes != left))
+		type |= MESSAGE_FRAGMENT;
+	const size_t header_bytes = message_header_bytes(type);
+	if (left < header_bytes + 1 + 2)
+		return 0;
+	size_t n = min_size(n_bytes, left - header_bytes);
+	if (n < left - header_bytes) {
+		type |= MESSAGE_LENGTH;
+		n = min_size(n, left - header_bytes - 2);
+	}
+	if (n < n_bytes && n < FRAGMENT_MIN)
+		return 0;
+	f.data_bytes = n;
+	message_write(&b->w, type, &f);
+	build_record(b, &(struct sent_record){
+				.kind = SENT_FRAGMENT,
+				.fragment = { .slot = slot,
+					      .generation = m->generation,
+					      .offset = offset,
+					      .length = (uint32_t)n },
+			});
+	return (uint32_t)n;
+}
+
+static bool expired(const struct ptcp_assoc *a, const struct message *m)
+{
+	return a->now_us > m->expires_us && a->now_us > a->sender.grace_us;
+}
+
+/* False: the packet is full. */
+static bool write_resends(struct ptcp_assoc *a, struct build *b)
+{
+	struct sender *const s = &a->sender;
+
+	while (s->resend_head != s->resend_tail) {
+		struct resend *const e = &s->resends[s->resend_head & (s->n_resends - 1)];
+		struct message *const m = message_at(s, e->slot, e->generation);
+
+		if (e->cancelled || !m || m->state == MESSAGE_ABANDONED || expired(a, m)) {
+			if (!e->cancelled)
+				s->resend_bytes -= e->length;
+			s->resend_head++;
+			if (!e->cancelled && m && m->state != MESSAGE_ABANDONED)
+				abandon(a, e->slot);
+			continue;
+		}
+		const uint32_t n =
+			build_full(b) ? 0 : write_fragment(a, b, e->slot, e->offset, e->length);
+		if (n == 0)
+			return false;
+		e->offset += n;
+		e->length -= n;
+		s->resend_bytes -= n;
+		a->stats.fragments_resent++;
+		a->stats.bytes_resent += n;
+		if (e->length == 0)
+			s->resend_head++;
+		else
+			m->n_pending++;
+	}
+	return true;
+}
+
+/*
+ * The first fragment of a message is about to leave. The receiver remembers a window of ids, so
+ * one that is stuck far behind is given up rather than waited for.
+ */
+static void assign_id(struct ptcp_assoc *a, uint32_t slot)
+{
+	struct sender *const s = &a->sender;
+	struct message *const m = &s->messages[slot];
+
+	while (s->oldest != NONE && s->next_id - s->messages[s->oldest].id >= MESSAGE_ID_SPAN)
+		abandon(a, s->oldest);
+	m->has_id = true;
+	m->id = s->next_id++;
+	m->sequence = m->lane != 0 ? s->lane_sequence[m->lane]++ : 0;
+	m->expires_us = add_sat_u64(a->now_us, m->persistence_us);
+	m->previous = s->newest;
+	m->next = NONE;
+	if (s->newest != NONE)
+		s->messages[s->newest].next = slot;
+	else
+		s->oldest = slot;
+	s->newest = slot;
+}
+
+static void write_new(struct ptcp_assoc *a, struct build *b)
+{
+	struct sender *const s = &a->sender;
+
+	while (!build_full(b) && writer_left(&b->w) > MESSAGE_HEADER_BYTES_MAX) {
+		bool drop;
+		const uint32_t slot = queue_pick(&s->queue, a->now_us, &drop);
+
+		if (slot == QUEUE_NONE)
+			return;
+		struct message *const m = &s->messages[slot];
+		const bool started = m->item.started;
+		if (!started && (drop || a->now_us - m->item.queued_us > m->persistence_us)) {
+			queue_remove_head(&s->queue, slot);
+			release(a, slot);
+			a->stats.messages_dropped_queue++;
+			continue;
+		}
+		if (started && expired(a, m)) {
+			abandon(a, slot);
+			continue;
+		}
+		if (!started && writer_left(&b->w) < MESSAGE_HEADER_BYTES_MAX + FRAGMENT_MIN &&
+		    writer_left(&b->w) < MESSAGE_HEADER_BYTES_MAX + m->total_bytes)
+			return;
+		if (!started)
+			assign_id(a, slot);
+		const uint32_t n =
+			write_fragment(a, b, slot, m->sent_bytes, m->total_bytes - m->sent_bytes);
+		if (n == 0)
+			return;
+		queue_sent(&s->queue, slot, n);
+		m->sent_bytes += n;
+		m->n_pending++;
+		if (m->sent_bytes == m->total_bytes)
+			m->state = MESSAGE_SENDING;
+	}
+}
+
+/* What CoDel may call a standing queue depends on how long one message takes by itself. */
+static void set_target(struct ptcp_assoc *a, const struct path *p)
+{
+	struct queue *const q = &a->sender.queue;
+	const uint64_t rate = max_u64(p->cc.pacing_rate, 1);
+
+	if (q->n_messages > 0)
+		q->target_us =
+			5 * US_PER_MS + min_u64(2 * (q->n_bytes / q->n_messages) * US_PER_S / rate,
+						100 * US_PER_MS);
+}
+
+void sender_write(struct ptcp_assoc *a, struct build *b)
+{
+	set_target(a, b->path);
+	if (write_resends(a, b))
+		write_new(a, b);
+}
+
+void sender_check_room(struct ptcp_assoc *a)
+{
+	struct sender *const s = &a->sender;
+
+	if (s->blocked && s->queue.n_bytes <= a->config.send_queue_bytes / 2 && has_room(a)) {
+		s->blocked = false;
+		assoc_event(a, &(struct ptcp_event){ .type = PTCP_EVENT_MESSAGE_ROOM });
+	}
+}

@@ -1,0 +1,271 @@
+/* The association over links that delay, lose, reorder and duplicate. */
+#include <inttypes.h>
+#include "unit.h"
+#include "ptcp_pair.h"
+
+static struct pair pair; /* large; one per test at a time */
+
+static const struct pair_link lan = { .delay_us = 50 };
+static const struct pair_link wan = { .delay_us = 25000,
+				      .bytes_per_s = 12500000,
+				      .queue_us = 50000 };
+
+/* Messages that say who they are: number u64, flow u32, then a pattern. */
+struct stream {
+	uint64_t n_sent, n_blocked;
+	size_t message_bytes;
+	uint64_t total;
+	uint32_t n_flows;
+	bool ordered;
+	int from;
+	uint64_t seen[1 << 14]; /* bitmap */
+	uint64_t n_seen, n_twice, n_wrong, n_disorder;
+	uint64_t last_of_flow[64];
+};
+
+static struct stream stream;
+
+static uint8_t pattern(uint64_t number, size_t i)
+{
+	return (uint8_t)(number * 31 + i * 7 + (i >> 8));
+}
+
+static uint64_t stream_source(struct pair *p, void *user)
+{
+	struct stream *const s = user;
+	static uint8_t data[PTCP_MESSAGE_BYTES_MAX];
+
+	while (s->n_sent < s->total && ptcp_message_room(p->end[s->from].a)) {
+		struct ptcp_stats stats;
+
+		/* As an inner TCP would: what stands in the queue for long gets dropped. */
+		ptcp_get_stats(p->end[s->from].a, &stats);
+		if (stats.send_queue_bytes > 2 * s->message_bytes + 20000)
+			break;
+		const uint32_t flow = 1 + (uint32_t)(s->n_sent % s->n_flows);
+		const struct ptcp_message_info info = { .flow = flow, .ordered = s->ordered };
+		const size_t n = s->message_bytes;
+
+		memcpy(data, &s->n_sent, 8);
+		memcpy(data + 8, &flow, 4);
+		for (size_t i = 12; i < n; i++)
+			data[i] = pattern(s->n_sent, i);
+		const struct ptcp_part parts[] = { { data, 12 }, { data + 12, n - 12 } };
+		if (ptcp_message_send(p->end[s->from].a, &info, parts, 2, p->now_us) != 0) {
+			s->n_blocked++;
+			break;
+		}
+		s->n_sent++;
+	}
+	return NEVER_US;
+}
+
+static void stream_sink(struct pair_end *e, const uint8_t *data, size_t n_bytes)
+{
+	struct stream *const s = e->user;
+	uint64_t number;
+	uint32_t flow;
+
+	if (n_bytes != s->message_bytes) {
+		s->n_wrong++;
+		return;
+	}
+	memcpy(&number, data, 8);
+	memcpy(&flow, data + 8, 4);
+	for (size_t i = 12; i < n_bytes; i++)
+		if (data[i] != pattern(number, i)) {
+			s->n_wrong++;
+			return;
+		}
+	uint64_t *const word = &s->seen[number / 64 % ARRAY_SIZE(s->seen)];
+	s->n_twice += *word >> (number % 64) & 1;
+	*word |= UINT64_C(1) << (number % 64);
+	s->n_seen++;
+	s->n_disorder += s->last_of_flow[flow] > number;
+	s->last_of_flow[flow] = number;
+}
+
+static void stream_start(struct stream *s, int from, size_t message_bytes, uint64_t total,
+			 uint32_t n_flows, bool ordered)
+{
+	memset(s, 0, sizeof(*s));
+	s->from = from;
+	s->message_bytes = message_bytes;
+	s->total = total;
+	s->n_flows = n_flows;
+	s->ordered = ordered;
+	pair.end[!from].on_message = stream_sink;
+	pair.end[!from].user = s;
+}
+
+static void start(uint64_t seed, struct pair_link link)
+{
+	pair_init(&pair, seed, NULL);
+	pair_link_set(&pair, 1, link);
+	pair_path_add(&pair, 1, PTCP_PATH_DIRECT, 1472);
+}
+
+static void the_handshake_completes_in_one_and_a_half_round_trips(void **state)
+{
+	(void)state;
+	start(1, wan);
+	pair_run(&pair, 60000, NULL, NULL);
+	assert_int_equal(pair.end[0].n_established, 1);
+	assert_int_equal(pair.end[1].n_established, 0);
+	pair_run(&pair, 30000, NULL, NULL);
+	assert_int_equal(pair.end[1].n_established, 1);
+	pair_fini(&pair);
+}
+
+static void the_handshake_survives_a_third_of_packets_lost(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 1; seed <= 200; seed++) {
+		struct pair_link link = wan;
+
+		link.loss_permille = 300;
+		link.reorder_permille = 200;
+		link.reorder_us = 20000;
+		link.duplicate_permille = 100;
+		start(seed, link);
+		if (!pair_establish(&pair))
+			fail_msg("run again with seed %" PRIu64, seed);
+		pair_fini(&pair);
+	}
+}
+
+static void a_refused_handshake_is_told_to_the_peer(void **state)
+{
+	(void)state;
+	start(1, wan);
+	pair.end[1].tls.refuse = true;
+	pair_run(&pair, 2 * US_PER_S, NULL, NULL);
+	assert_int_equal(ptcp_assoc_state(pair.end[0].a), PTCP_CLOSED);
+	assert_int_equal(ptcp_assoc_state(pair.end[1].a), PTCP_CLOSED);
+	assert_int_equal(pair.end[0].n_closed, 1);
+	assert_true(pair.end[0].closed_by_peer);
+	assert_int_equal(pair.end[0].close_code, PTCP_CLOSE_HANDSHAKE_FAILED);
+	pair_fini(&pair);
+}
+
+static void nobody_there_ends_in_a_handshake_timeout(void **state)
+{
+	struct pair_link link = wan;
+
+	(void)state;
+	link.cut = true;
+	start(1, link);
+	pair_run(&pair, 20 * US_PER_S, NULL, NULL);
+	assert_int_equal(ptcp_assoc_state(pair.end[0].a), PTCP_CLOSED);
+	assert_int_equal(pair.end[0].close_code, PTCP_CLOSE_HANDSHAKE_TIMEOUT);
+	assert_true(pair.links[0][0].n_sent < 40);
+	pair_fini(&pair);
+}
+
+static void messages_of_all_sizes_arrive_whole_and_once(void **state)
+{
+	static const size_t sizes[] = {
+		12, 40, 200, 1170, 1175, 1180, 1190, 1400, 1500, 9000, PTCP_MESSAGE_BYTES_MAX
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+		start(i + 1, lan);
+		assert_true(pair_establish(&pair));
+		stream_start(&stream, (int)(i % 2), sizes[i], 2000, 4, i % 3 != 0);
+		pair_run(&pair, 5 * US_PER_S, stream_source, &stream);
+		assert_int_equal(stream.n_seen, 2000);
+		assert_int_equal(stream.n_twice + stream.n_wrong + stream.n_disorder, 0);
+		pair_fini(&pair);
+	}
+}
+
+static void losses_are_repaired_and_order_is_kept(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 1; seed <= 20; seed++) {
+		struct pair_link link = wan;
+		struct ptcp_stats stats;
+
+		link.loss_permille = 30;
+		link.reorder_permille = 10;
+		link.reorder_us = 3000;
+		link.duplicate_permille = 10;
+		start(seed, link);
+		assert_true(pair_establish(&pair));
+		stream_start(&stream, 0, 1400, 5000, 8, true);
+		pair_run(&pair, 20 * US_PER_S, stream_source, &stream);
+		ptcp_get_stats(pair.end[0].a, &stats);
+		/* A few may come too late for their turn or be given up, never wrong or twice. */
+		if (stream.n_seen + stats.messages_abandoned + stats.messages_dropped_queue <
+			    5000 ||
+		    stream.n_seen < 4950 || stream.n_twice + stream.n_wrong > 0 ||
+		    stream.n_disorder > 50)
+			fail_msg("seed %" PRIu64 ": %" PRIu64 " came, %" PRIu64 " twice, %" PRIu64
+				 " wrong, %" PRIu64 " late; %" PRIu64 " abandoned, %" PRIu64
+				 " dropped",
+				 seed, stream.n_seen, stream.n_twice, stream.n_wrong,
+				 stream.n_disorder, stats.messages_abandoned,
+				 stats.messages_dropped_queue);
+		pair_fini(&pair);
+	}
+}
+
+static void a_ping_is_answered_with_its_round_trip(void **state)
+{
+	(void)state;
+	start(1, wan);
+	assert_true(pair_establish(&pair));
+	assert_int_equal(ptcp_ping(pair.end[0].a, 77, pair.now_us), 0);
+	pair_run(&pair, 100000, NULL, NULL);
+	assert_int_equal(pair.end[0].n_pongs, 1);
+	assert_in_range(pair.end[0].pong_rtt_us, 50000, 52000);
+	pair_fini(&pair);
+}
+
+static void a_close_reaches_the_peer_and_both_end(void **state)
+{
+	(void)state;
+	start(1, wan);
+	assert_true(pair_establish(&pair));
+	assert_int_equal(ptcp_assoc_close(pair.end[0].a, 99, pair.now_us), 0);
+	assert_int_equal(ptcp_assoc_close(pair.end[0].a, 99, pair.now_us), -EALREADY);
+	pair_run(&pair, 60000, NULL, NULL);
+	assert_int_equal(ptcp_assoc_state(pair.end[0].a), PTCP_CLOSED);
+	assert_int_equal(ptcp_assoc_state(pair.end[1].a), PTCP_CLOSED);
+	assert_true(pair.end[1].closed_by_peer);
+	assert_int_equal(pair.end[1].close_code, 99);
+	assert_int_equal(ptcp_deadline_us(pair.end[0].a), NEVER_US);
+	pair_fini(&pair);
+}
+
+static void an_idle_association_sends_next_to_nothing(void **state)
+{
+	(void)state;
+	start(1, wan);
+	assert_true(pair_establish(&pair));
+	pair_run(&pair, 10 * US_PER_S, NULL, NULL);
+	const uint64_t before = pair.links[0][0].n_sent + pair.links[1][0].n_sent;
+	pair_run(&pair, 60 * US_PER_S, NULL, NULL);
+	/* One liveness ping and its acknowledgement every 5 s. */
+	assert_in_range(pair.links[0][0].n_sent + pair.links[1][0].n_sent - before, 10, 60);
+	assert_int_equal(ptcp_assoc_state(pair.end[0].a), PTCP_ESTABLISHED);
+	pair_fini(&pair);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(the_handshake_completes_in_one_and_a_half_round_trips),
+		cmocka_unit_test(the_handshake_survives_a_third_of_packets_lost),
+		cmocka_unit_test(a_refused_handshake_is_told_to_the_peer),
+		cmocka_unit_test(nobody_there_ends_in_a_handshake_timeout),
+		cmocka_unit_test(messages_of_all_sizes_arrive_whole_and_once),
+		cmocka_unit_test(losses_are_repaired_and_order_is_kept),
+		cmocka_unit_test(a_ping_is_answered_with_its_round_trip),
+		cmocka_unit_test(a_close_reaches_the_peer_and_both_end),
+		cmocka_unit_test(an_idle_association_sends_next_to_nothing),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
