@@ -1,2 +1,3 @@
 # Documents for readers of the source
 EXTRA_DIST += doc/architecture.md
+EXTRA_DIST += doc/nat.md

@@ -1,5 +1,6 @@
 #include "unit.h"
 #include "net/net.h"
+#include "q2q/q2q.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -103,7 +104,7 @@ static void timers_run_once_in_order_and_not_early(void **state)
 	out_of_order = false;
 	for (size_t i = 0; i < N_TIMERS; i++) {
 		rng = rng * 1664525u + 1013904223u;
-		timers[i] = (struct timer_case){.due_us = start_us + (rng >> 8) % 30000};
+		timers[i] = (struct timer_case){ .due_us = start_us + (rng >> 8) % 30000 };
 		net_timer_init(&timers[i].timer, loop, timer_ran, &timers[i]);
 		net_timer_arm(&timers[i].timer, timers[i].due_us + 40000);
 	}
@@ -123,7 +124,7 @@ static void timers_run_once_in_order_and_not_early(void **state)
 
 static void a_pushed_back_timer_does_not_run_at_its_old_time(void **state)
 {
-	struct timer_case t = {.due_us = net_clock_us() + 4000};
+	struct timer_case t = { .due_us = net_clock_us() + 4000 };
 
 	(void)state;
 	net_timer_init(&t.timer, loop, timer_ran, &t);
@@ -215,10 +216,10 @@ static struct udp_end ends[2];
 
 static void open_ends(const char *first, const char *second)
 {
-	const char *const bind[2] = {first, second};
+	const char *const bind[2] = { first, second };
 
 	for (int i = 0; i < 2; i++) {
-		struct net_udp_config config = {.on_packets = udp_got, .user = &ends[i]};
+		struct net_udp_config config = { .on_packets = udp_got, .user = &ends[i] };
 
 		memset(&ends[i], 0, sizeof(ends[i]));
 		if (bind[i])
@@ -248,11 +249,11 @@ static void expect_transfer(const struct net_udp_send *send, size_t n_datagrams)
 
 static void a_dual_stack_socket_talks_to_both_families(void **state)
 {
-	static const char *const others[] = {"127.0.0.1:0", "[::1]:0"};
+	static const char *const others[] = { "127.0.0.1:0", "[::1]:0" };
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(others); i++) {
-		struct net_udp_send send = {.data = (const uint8_t *)"hello", .data_bytes = 5};
+		struct net_udp_send send = { .data = (const uint8_t *)"hello", .data_bytes = 5 };
 
 		open_ends(NULL, others[i]);
 		assert_int_equal(net_udp_local(ends[0].udp).ip.family, FAMILY_NONE);
@@ -270,10 +271,10 @@ static void a_dual_stack_socket_talks_to_both_families(void **state)
 		assert_true(ip_equal(&ends[1].last.from.ip, &send.to.ip));
 
 		/* and back, so that the dual socket's receiving side is seen too */
-		struct net_udp_send back = {.to = ends[1].last.from,
-					    .data = (const uint8_t *)"you",
-					    .data_bytes = 3,
-					    .ecn = 2};
+		struct net_udp_send back = { .to = ends[1].last.from,
+					     .data = (const uint8_t *)"you",
+					     .data_bytes = 3,
+					     .ecn = 2 };
 		ends[0].wanted_bytes = 3;
 		assert_int_equal(net_udp_send(ends[1].udp, &back), NET_UDP_SENT);
 		run_until(&ends[0].done);
@@ -287,7 +288,7 @@ static void a_dual_stack_socket_talks_to_both_families(void **state)
 
 static void a_source_address_can_be_chosen(void **state)
 {
-	struct net_udp_send send = {.data = (const uint8_t *)"hello", .data_bytes = 5};
+	struct net_udp_send send = { .data = (const uint8_t *)"hello", .data_bytes = 5 };
 
 	(void)state;
 	open_ends(NULL, "127.0.0.1:0");
@@ -310,8 +311,8 @@ static uint8_t *pattern(size_t n_bytes)
 
 static void a_batch_arrives_as_the_same_datagrams(void **state)
 {
-	static const size_t sizes[] = {1200, 1201, 24000, 76000, 200000, 63 * 1200 + 1};
-	static const char *const others[] = {"127.0.0.1:0", "[::1]:0"};
+	static const size_t sizes[] = { 1200, 1201, 24000, 76000, 200000, 63 * 1200 + 1 };
+	static const char *const others[] = { "127.0.0.1:0", "[::1]:0" };
 
 	(void)state;
 	for (size_t k = 0; k < ARRAY_SIZE(others); k++) {
@@ -342,8 +343,9 @@ static void many_sends_leave_together_and_a_bad_one_harms_no_other(void **state)
 	(void)state;
 	open_ends(NULL, "127.0.0.1:0");
 	for (size_t i = 0; i < 40; i++)
-		sends[i] = (struct net_udp_send){
-			.to = net_udp_local(ends[1].udp), .data = data + i, .data_bytes = 1};
+		sends[i] = (struct net_udp_send){ .to = net_udp_local(ends[1].udp),
+						  .data = data + i,
+						  .data_bytes = 1 };
 	sends[20].to.port = 0;
 	ends[1].wanted_bytes = 39;
 	assert_int_equal(net_udp_send_many(ends[0].udp, sends, 40), NET_UDP_SENT);
@@ -360,7 +362,7 @@ static void many_sends_leave_together_and_a_bad_one_harms_no_other(void **state)
 
 static void a_fault_of_one_destination_is_told(void **state)
 {
-	struct net_udp_send send = {.data = (const uint8_t *)"x", .data_bytes = 1};
+	struct net_udp_send send = { .data = (const uint8_t *)"x", .data_bytes = 1 };
 
 	(void)state;
 	open_ends("127.0.0.1:0", "[::1]:0");
@@ -374,7 +376,7 @@ static void a_fault_of_one_destination_is_told(void **state)
 
 static void a_taken_port_is_a_fault(void **state)
 {
-	struct net_udp_config config = {.on_packets = udp_got};
+	struct net_udp_config config = { .on_packets = udp_got };
 	struct net_udp *second = NULL;
 
 	(void)state;
@@ -430,7 +432,7 @@ static void tcp_accepted(void *user, int fd, const struct endpoint *from)
 
 static void connecting_goes_on_to_the_next_endpoint_when_one_refuses(void **state)
 {
-	struct tcp_case c = {0};
+	struct tcp_case c = { 0 };
 	struct net_listener *listener, *gone;
 	struct net_connect *attempt;
 	struct endpoint list[2];
@@ -457,7 +459,7 @@ static void connecting_goes_on_to_the_next_endpoint_when_one_refuses(void **stat
 
 static void connecting_to_nobody_tells_why(void **state)
 {
-	struct tcp_case c = {0};
+	struct tcp_case c = { 0 };
 	struct net_listener *gone;
 	struct net_connect *attempt;
 	struct endpoint to;
@@ -481,7 +483,7 @@ static void connecting_to_nobody_tells_why(void **state)
 
 static void connecting_gives_up_in_time(void **state)
 {
-	struct tcp_case c = {0};
+	struct tcp_case c = { 0 };
 	struct net_connect *attempt;
 	struct endpoint to = at("127.0.0.1:0");
 	struct sockaddr_storage sa;
@@ -556,11 +558,11 @@ static void line_drained(void *user, struct net_line *line)
 
 static void make_side(int fd, struct line_case *c)
 {
-	const struct net_line_config config = {.fd = fd,
-					       .on_line = line_got,
-					       .on_closed = line_closed,
-					       .on_drained = line_drained,
-					       .user = c};
+	const struct net_line_config config = { .fd = fd,
+						.on_line = line_got,
+						.on_closed = line_closed,
+						.on_drained = line_drained,
+						.user = c };
 
 	assert_int_equal(net_line_new(loop, &config, &c->line), 0);
 }
@@ -737,8 +739,8 @@ static size_t answer_srv(uint8_t *out, uint16_t priority, uint16_t weight, uint1
 /* dom.test: SRV far(20) near(10); near.test A+AAAA, far.test A; plain.test: A only. */
 static size_t dns_answer(const char *name, uint16_t type, uint8_t *out, unsigned *n_answers)
 {
-	static const uint8_t v4[] = {192, 0, 2, 7}, v4_far[] = {192, 0, 2, 8};
-	static const uint8_t v6[16] = {0x20, 0x01, 0x0d, 0xb8, [15] = 9};
+	static const uint8_t v4[] = { 192, 0, 2, 7 }, v4_far[] = { 192, 0, 2, 8 };
+	static const uint8_t v6[16] = { 0x20, 0x01, 0x0d, 0xb8, [15] = 9 };
 	size_t n_bytes = 0;
 
 	if (type == 33 && !strcmp(name, "_q2q._tcp.dom.test")) {
@@ -791,8 +793,9 @@ static void dns_got(void *user, struct net_udp *udp, struct net_udp_packet *pack
 			out[3] = 0x80; /* the name exists, this type does not */
 		out[7] = (uint8_t)n_answers;
 		memset(out + 8, 0, 4);
-		const struct net_udp_send send = {
-			.to = packets[i].from, .data = out, .data_bytes = at_byte + n_answer_bytes};
+		const struct net_udp_send send = { .to = packets[i].from,
+						   .data = out,
+						   .data_bytes = at_byte + n_answer_bytes };
 		net_udp_send(udp, &send);
 	}
 }
@@ -813,7 +816,7 @@ static void resolved(void *user, const struct net_resolved *result)
 
 static struct net_resolver *open_resolver(void)
 {
-	const struct net_udp_config config = {.bind = at("127.0.0.1:0"), .on_packets = dns_got};
+	const struct net_udp_config config = { .bind = at("127.0.0.1:0"), .on_packets = dns_got };
 	struct net_resolver *resolver;
 	char servers[40];
 
@@ -834,7 +837,7 @@ static void close_resolver(struct net_resolver *resolver)
 
 static struct net_resolved ask_domain(struct net_resolver *resolver, const char *domain)
 {
-	struct resolve_case c = {0};
+	struct resolve_case c = { 0 };
 	struct net_query *query;
 
 	assert_int_equal(net_resolve_domain(resolver, domain, resolved, &c, &query), 0);
@@ -862,8 +865,8 @@ static void expect_endpoints(const struct net_resolved *result, const char *cons
 
 static void a_domain_is_found_by_srv_in_order_of_priority(void **state)
 {
-	static const char *const wanted[] = {"192.0.2.7:2222", "[2001:db8::9]:2222",
-					     "192.0.2.8:1111"};
+	static const char *const wanted[] = { "192.0.2.7:2222", "[2001:db8::9]:2222",
+					      "192.0.2.8:1111" };
 	struct net_resolver *resolver = open_resolver();
 	struct net_resolved result;
 
@@ -877,7 +880,7 @@ static void a_domain_is_found_by_srv_in_order_of_priority(void **state)
 
 static void without_srv_the_address_and_the_known_port_are_used(void **state)
 {
-	static const char *const wanted[] = {"192.0.2.7:8788"};
+	static const char *const wanted[] = { "192.0.2.7:8788" };
 	struct net_resolver *resolver = open_resolver();
 	struct net_resolved result;
 	uint64_t start_us;
@@ -928,9 +931,9 @@ static void no_name_server_is_told_quickly(void **state)
 
 static void literals_and_the_hosts_file_need_no_name_server(void **state)
 {
-	static const char *const four[] = {"192.0.2.1:8788"}, *const six[] = {"[::1]:8788"};
+	static const char *const four[] = { "192.0.2.1:8788" }, *const six[] = { "[::1]:8788" };
 	struct net_resolver *resolver = open_resolver();
-	struct resolve_case c = {0};
+	struct resolve_case c = { 0 };
 	struct net_query *query;
 	struct net_resolved result;
 
@@ -952,7 +955,7 @@ static void literals_and_the_hosts_file_need_no_name_server(void **state)
 static void a_cancelled_question_is_not_answered(void **state)
 {
 	struct net_resolver *resolver = open_resolver();
-	struct resolve_case c = {0};
+	struct resolve_case c = { 0 };
 	struct net_query *query;
 
 	(void)state;
@@ -973,14 +976,14 @@ static void host_and_port_are_told_apart(void **state)
 	static const struct {
 		const char *text, *host;
 		uint16_t port;
-	} good[] = {{"a.test", "a.test", 7},
-		    {"a.test:9", "a.test", 9},
-		    {"[::1]:9", "::1", 9},
-		    {"[::1]", "::1", 7},
-		    {"2001:db8::1", "2001:db8::1", 7},
-		    {"1.2.3.4:65535", "1.2.3.4", 65535}};
-	static const char *const bad[] = {"",     ":9",     "a:",   "a:0",  "a:65536",
-					  "[::1", "[::1]x", "[]:9", "a:1x", "a:-1"};
+	} good[] = { { "a.test", "a.test", 7 },
+		     { "a.test:9", "a.test", 9 },
+		     { "[::1]:9", "::1", 9 },
+		     { "[::1]", "::1", 7 },
+		     { "2001:db8::1", "2001:db8::1", 7 },
+		     { "1.2.3.4:65535", "1.2.3.4", 65535 } };
+	static const char *const bad[] = { "",     ":9",     "a:",   "a:0",  "a:65536",
+					   "[::1", "[::1]x", "[]:9", "a:1x", "a:-1" };
 	char host[256];
 	uint16_t port;
 
@@ -992,6 +995,151 @@ static void host_and_port_are_told_apart(void **state)
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
 		assert_int_equal(net_split_host_port(bad[i], 7, host, &port), -EINVAL);
+}
+
+/* ---- the driver of a q2q connection --------------------------------------------------- */
+
+struct q2q_end {
+	struct net_q2q *driver;
+	unsigned n_events, n_closed, n_answers, n_calls;
+	uint64_t cookie;
+	int error, closed_error;
+	bool got, ended, answer_and_close;
+	char ip[64];
+};
+
+static struct q2q_end q2q_ends[2];
+
+static void q2q_events(void *user, struct net_q2q *driver, struct q2q_conn *conn)
+{
+	struct q2q_end *end = user;
+	struct q2q_event e;
+
+	assert_true(driver == end->driver);
+	while (q2q_conn_next_event(conn, &e, net_loop_now_us(loop))) {
+		end->n_events++;
+		if (e.kind == Q2Q_EVENT_ANSWER && e.command == Q2Q_SOURCE_IP) {
+			snprintf(end->ip, sizeof(end->ip), "%.*s",
+				 (int)e.answer.source_ip.ip.n_bytes,
+				 (const char *)e.answer.source_ip.ip.data);
+			end->n_answers++;
+			end->got = true;
+		} else if (e.kind == Q2Q_EVENT_CALL && e.ask) {
+			const struct q2q_answer answer = {
+				.command = Q2Q_SOURCE_IP,
+				.source_ip.ip = { .data = (const uint8_t *)"192.0.2.1",
+						  .n_bytes = 9 }
+			};
+
+			end->n_calls++;
+			assert_int_equal(
+				q2q_conn_answer(conn, e.ask, &answer, net_loop_now_us(loop)), 0);
+			if (end->answer_and_close) {
+				net_q2q_close(driver);
+				end->driver = NULL;
+				return;
+			}
+		} else if (e.kind == Q2Q_EVENT_CLOSED) {
+			end->closed_error = e.closed.error;
+		}
+	}
+}
+
+static void q2q_closed(void *user, struct net_q2q *driver, int error)
+{
+	struct q2q_end *end = user;
+
+	end->n_closed++;
+	end->error = error;
+	end->ended = true;
+	net_q2q_free(driver);
+	end->driver = NULL;
+}
+
+static void open_q2q(int fd, enum q2q_role role, struct q2q_end *end)
+{
+	const struct q2q_conn_config conn_config = { .role = role };
+	struct net_q2q_config config = {
+		.fd = fd, .on_events = q2q_events, .on_closed = q2q_closed, .user = end
+	};
+
+	memset(end, 0, sizeof(*end));
+	assert_int_equal(q2q_conn_new(&conn_config, net_clock_us(), &config.conn), 0);
+	assert_int_equal(net_q2q_new(loop, &config, &end->driver), 0);
+}
+
+static void open_q2q_ends(void)
+{
+	struct tcp_case c = { 0 };
+	struct net_listener *listener;
+	struct net_connect *attempt;
+	const struct endpoint any = at("127.0.0.1:0");
+	struct endpoint to;
+
+	assert_int_equal(net_listen_tcp(loop, &any, tcp_accepted, &c, &listener), 0);
+	to = net_listener_local(listener);
+	assert_int_equal(net_connect_new(loop, &to, 1, US_PER_S, tcp_connected, &c, &attempt), 0);
+	run_until(&c.connected);
+	run_until(&c.accepted);
+	net_listener_free(listener);
+	open_q2q(c.fd, Q2Q_CLIENT, &q2q_ends[0]);
+	open_q2q(c.accepted_fd, Q2Q_SERVER, &q2q_ends[1]);
+}
+
+static void ask_q2q(void)
+{
+	const struct q2q_call call = { .command = Q2Q_SOURCE_IP };
+
+	q2q_ends[0].got = false;
+	assert_int_equal(
+		q2q_conn_call(net_q2q_conn(q2q_ends[0].driver), &call, 7, 0, net_loop_now_us(loop)),
+		0);
+	net_q2q_pump(q2q_ends[0].driver);
+}
+
+static void a_question_crosses_the_socket_and_its_answer_comes_back(void **state)
+{
+	(void)state;
+	open_q2q_ends();
+	assert_int_equal(net_q2q_remote(q2q_ends[0].driver).port,
+			 net_q2q_local(q2q_ends[1].driver).port);
+	for (unsigned i = 1; i <= 100; i++) {
+		ask_q2q();
+		assert_int_equal(q2q_ends[0].n_answers, i - 1); /* never inside our own call */
+		run_until(&q2q_ends[0].got);
+		assert_string_equal(q2q_ends[0].ip, "192.0.2.1");
+	}
+	net_q2q_free(q2q_ends[0].driver);
+	run_until(&q2q_ends[1].ended);
+	assert_int_equal(q2q_ends[1].n_closed, 1);
+	assert_int_equal(q2q_ends[1].n_calls, 100);
+}
+
+static void what_waits_is_written_before_a_closed_connection_ends(void **state)
+{
+	(void)state;
+	open_q2q_ends();
+	q2q_ends[1].answer_and_close = true;
+	ask_q2q();
+	run_until(&q2q_ends[0].ended);
+	assert_int_equal(q2q_ends[0].n_answers, 1);
+	assert_int_equal(q2q_ends[0].n_closed, 1);
+	assert_int_equal(q2q_ends[0].error, 0);
+	run_for(3000); /* the closed end notices ours and goes away by itself */
+}
+
+static void rubbish_on_the_socket_closes_it(void **state)
+{
+	int pair[2];
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
+	open_q2q(pair[0], Q2Q_SERVER, &q2q_ends[0]);
+	assert_int_equal(send(pair[1], "\xff\xff\xff\xff rubbish", 12, 0), 12);
+	run_until(&q2q_ends[0].ended);
+	assert_int_equal(q2q_ends[0].n_closed, 1);
+	assert_int_equal(q2q_ends[0].closed_error, -EBADMSG);
+	close(pair[1]);
 }
 
 #define CASE(fn) cmocka_unit_test_setup_teardown(fn, make_loop, drop_loop)
@@ -1025,6 +1173,9 @@ int main(void)
 		CASE(literals_and_the_hosts_file_need_no_name_server),
 		CASE(a_cancelled_question_is_not_answered),
 		CASE(host_and_port_are_told_apart),
+		CASE(a_question_crosses_the_socket_and_its_answer_comes_back),
+		CASE(what_waits_is_written_before_a_closed_connection_ends),
+		CASE(rubbish_on_the_socket_closes_it),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
