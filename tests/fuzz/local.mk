@@ -24,3 +24,4 @@ include tests/fuzz/names.mk
 include tests/fuzz/conf.mk
 include tests/fuzz/stun.mk
 include tests/fuzz/nat.mk
+include tests/fuzz/crypto.mk
