@@ -25,3 +25,5 @@ include tests/fuzz/conf.mk
 include tests/fuzz/stun.mk
 include tests/fuzz/nat.mk
 include tests/fuzz/crypto.mk
+include tests/fuzz/amp.mk
+include tests/fuzz/q2q.mk

@@ -1,0 +1,9 @@
+check_PROGRAMS += tests/fuzz/fuzz_q2q tests/fuzz/fuzz_classic
+FUZZ_HARNESSES += tests/fuzz/fuzz_q2q tests/fuzz/fuzz_classic
+FUZZ_Q2Q_LIBS = src/q2q/libq2q.la src/amp/libamp.la src/crypto/libcrypto.la src/base/libbase.la
+tests_fuzz_fuzz_q2q_SOURCES = tests/fuzz/fuzz_q2q.c $(FUZZ_MAIN)
+tests_fuzz_fuzz_q2q_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_LDFLAGS)
+tests_fuzz_fuzz_q2q_LDADD = $(FUZZ_Q2Q_LIBS)
+tests_fuzz_fuzz_classic_SOURCES = tests/fuzz/fuzz_classic.c $(FUZZ_MAIN)
+tests_fuzz_fuzz_classic_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_LDFLAGS)
+tests_fuzz_fuzz_classic_LDADD = $(FUZZ_Q2Q_LIBS)
