@@ -246,6 +246,9 @@ void log_write(enum log_level level, const char *format, ...) PRINTF_LIKE(2, 3);
 #define log_info(...)  log_write(LOG_INFO_, __VA_ARGS__)
 #define log_debug(...) log_write(LOG_DEBUG_, __VA_ARGS__)
 
+/* "READY=1" and the like for the service manager, if there is one (sd_notify(3)). */
+void service_notify(const char *state);
+
 /* At most `burst` lines per `interval_us`; the rest are counted and told about once. */
 struct log_limit {
 	uint64_t interval_us;

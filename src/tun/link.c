@@ -1,9 +1,9 @@
 /*
  * Addresses, MTU and state of one link, by libnl-route.
  *
- * The kernel itself makes the routes to the peer: an address with a peer brings
- * a /32 or /128 route through the device along, with the right source address,
- * and takes it away with the device.
+ * An IPv4 address with a peer brings the route to the peer along, with the right
+ * source address; for IPv6 there is an address and a route. The kernel takes
+ * both away with the device.
  */
 #include "tun/tun.h"
 
@@ -17,6 +17,8 @@
 #include <netlink/route/addr.h>
 #include <netlink/route/link.h>
 #include <netlink/route/link/inet6.h>
+#include <netlink/route/nexthop.h>
+#include <netlink/route/route.h>
 #include <netlink/socket.h>
 
 /* An IPv4 route at least this long was put there for this network in particular; shorter
@@ -28,6 +30,7 @@ DEFINE_CLEANUP(struct nl_msg *, nlmsg_free)
 DEFINE_CLEANUP(struct nl_addr *, nl_addr_put)
 DEFINE_CLEANUP(struct rtnl_link *, rtnl_link_put)
 DEFINE_CLEANUP(struct rtnl_addr *, rtnl_addr_put)
+DEFINE_CLEANUP(struct rtnl_route *, rtnl_route_put)
 
 /* ---- which addresses are ours ------------------------------------------------------- */
 
@@ -140,14 +143,15 @@ static int add_address(struct nl_sock *sk, uint32_t ifindex, int family, const u
 {
 	_cleanup_(rtnl_addr_putp) struct rtnl_addr *address = rtnl_addr_alloc();
 	_cleanup_(nl_addr_putp) struct nl_addr *local = nl_addr_build(family, own, n_bytes);
-	_cleanup_(nl_addr_putp) struct nl_addr *remote = nl_addr_build(family, peer, n_bytes);
+	_cleanup_(nl_addr_putp) struct nl_addr *remote =
+		peer ? nl_addr_build(family, peer, n_bytes) : NULL;
 	int r;
 
-	if (!address || !local || !remote)
+	if (!address || !local || (peer && !remote))
 		return -ENOMEM;
 	rtnl_addr_set_ifindex(address, (int)ifindex);
 	r = rtnl_addr_set_local(address, local);
-	if (r >= 0)
+	if (r >= 0 && remote)
 		r = rtnl_addr_set_peer(address, remote);
 	if (r < 0)
 		return fault(r);
@@ -156,6 +160,33 @@ static int add_address(struct nl_sock *sk, uint32_t ifindex, int family, const u
 	if (family == AF_INET6) /* the address is a hash: nobody else can have it on this link */
 		rtnl_addr_set_flags(address, IFA_F_NODAD);
 	return fault(rtnl_addr_add(sk, address, 0));
+}
+
+/* libnl takes peers of IPv4 addresses alone, so IPv6 gets its route by hand; the link is up. */
+static int add_route6(struct nl_sock *sk, uint32_t ifindex, const uint8_t *own, const uint8_t *peer)
+{
+	_cleanup_(rtnl_route_putp) struct rtnl_route *route = rtnl_route_alloc();
+	_cleanup_(nl_addr_putp) struct nl_addr *to = nl_addr_build(AF_INET6, peer, 16);
+	_cleanup_(nl_addr_putp) struct nl_addr *from = nl_addr_build(AF_INET6, own, 16);
+	struct rtnl_nexthop *hop;
+	int r;
+
+	if (!route || !to || !from)
+		return -ENOMEM;
+	nl_addr_set_prefixlen(to, 128);
+	rtnl_route_set_family(route, AF_INET6);
+	rtnl_route_set_table(route, RT_TABLE_MAIN);
+	r = rtnl_route_set_dst(route, to);
+	if (r >= 0)
+		r = rtnl_route_set_pref_src(route, from);
+	if (r < 0)
+		return fault(r);
+	hop = rtnl_route_nh_alloc();
+	if (!hop)
+		return -ENOMEM;
+	rtnl_route_nh_set_ifindex(hop, (int)ifindex);
+	rtnl_route_add_nexthop(route, hop); /* owned by the route now */
+	return fault(rtnl_route_add(sk, route, NLM_F_CREATE));
 }
 
 /* Where IPv6 is switched off on this machine, the IPv4 half alone will do. */
@@ -177,7 +208,7 @@ static int add_addresses(struct nl_sock *sk, uint32_t ifindex, const struct tun_
 		families |= TUN_FEATURE_IP4;
 	}
 	if (!all_zero(a->own6, 16) && !all_zero(a->peer6, 16)) {
-		r = add_address(sk, ifindex, AF_INET6, a->own6, a->peer6, 16);
+		r = add_address(sk, ifindex, AF_INET6, a->own6, NULL, 16);
 		if (r < 0 && !(families && no_ipv6(r)))
 			return r;
 		if (r == 0)
@@ -210,6 +241,8 @@ int tun_link_setup(const struct tun_link_config *config, uint32_t *ret_ifindex,
 	if (r < 0)
 		return r;
 	r = set_up(sk, ifindex);
+	if (r == 0 && (families & TUN_FEATURE_IP6))
+		r = add_route6(sk, ifindex, config->addresses.own6, config->addresses.peer6);
 	if (r < 0)
 		return r;
 	*ret_ifindex = ifindex;

@@ -1,0 +1,180 @@
+/* The daemon's settings: built-in defaults, then the configuration file. */
+#include "daemon/daemon.h"
+
+#include "conf/conf.h"
+
+#include <ctype.h>
+#include <stdio.h>
+
+#define DEFAULT_STATE   LOCALSTATEDIR "/lib/q2q-tun"
+#define DEFAULT_CONTROL RUNSTATEDIR "/q2q-tun/control"
+#define DEFAULT_NAMES   RUNSTATEDIR "/q2q-tun/names"
+#define DEFAULT_USER    "q2q-tun"
+
+/* What the table fills in; copied into the options when the whole file was fine. */
+struct loaded {
+	char *state_dir, *control_path, *names_path, *user, *default_identity;
+	uint64_t port;
+	int log_level; /* index into log_levels */
+	bool accept_new;
+	struct conf_list stun;
+	struct daemon_domain domains[DAEMON_DOMAINS_MAX];
+	size_t n_domains;
+};
+
+static const char *const log_levels[] = { "error", "warning", "notice", "info", "debug", NULL };
+
+static int refuse(char *why, size_t why_bytes, const char *reason)
+{
+	snprintf(why, why_bytes, "%s", reason);
+	return -EINVAL;
+}
+
+static int check_path(void *target, const char *argument, const char *value, char *why,
+		      size_t why_bytes)
+{
+	(void)target;
+	(void)argument;
+	return value[0] == '/' ? 0 : refuse(why, why_bytes, "not an absolute path");
+}
+
+/* "host:port": a name or IPv4 address, or an IPv6 address in brackets. */
+static int check_host_port(void *target, const char *argument, const char *value, char *why,
+			   size_t why_bytes)
+{
+	const char *colon = strrchr(value, ':');
+	uint64_t port;
+
+	(void)target;
+	(void)argument;
+	if (!colon || colon == value || parse_u64(colon + 1, UINT16_MAX, &port) < 0 || port == 0)
+		return refuse(why, why_bytes, "not HOST:PORT");
+	return 0;
+}
+
+static int set_domain_server(void *target, const char *argument, const char *value, char *why,
+			     size_t why_bytes)
+{
+	struct loaded *loaded = target;
+	struct daemon_domain domain = { 0 };
+	int r = check_host_port(target, argument, value, why, why_bytes);
+
+	if (r < 0)
+		return r;
+	if (loaded->n_domains == DAEMON_DOMAINS_MAX)
+		return refuse(why, why_bytes, "too many domains");
+	domain.domain = strdup(argument);
+	domain.server = strdup(value);
+	if (!domain.domain || !domain.server) {
+		free(domain.domain);
+		free(domain.server);
+		return -ENOMEM;
+	}
+	for (char *c = domain.domain; *c; c++)
+		*c = (char)tolower((unsigned char)*c);
+	loaded->domains[loaded->n_domains++] = domain;
+	return 0;
+}
+
+#define FIELD(member) offsetof(struct loaded, member)
+/* clang-format off */
+static const struct conf_key keys[] = {
+	{ .section = "daemon", .name = "state-dir", .type = CONF_TEXT, .offset = FIELD(state_dir), .set = check_path },
+	{ .section = "daemon", .name = "control", .type = CONF_TEXT, .offset = FIELD(control_path), .set = check_path },
+	{ .section = "daemon", .name = "names-socket", .type = CONF_TEXT, .offset = FIELD(names_path), .set = check_path },
+	{ .section = "daemon", .name = "port", .type = CONF_UINT, .offset = FIELD(port), .max = UINT16_MAX },
+	{ .section = "daemon", .name = "user", .type = CONF_TEXT, .offset = FIELD(user) },
+	{ .section = "daemon", .name = "log-level", .type = CONF_CHOICE, .offset = FIELD(log_level), .choices = log_levels },
+	{ .section = "identity", .name = "default", .type = CONF_TEXT, .offset = FIELD(default_identity) },
+	{ .section = "network", .name = "stun", .type = CONF_LIST, .offset = FIELD(stun), .set = check_host_port },
+	{ .section = "trust", .name = "accept-new", .type = CONF_BOOL, .offset = FIELD(accept_new) },
+	{ .section = "domain *", .name = "server", .type = CONF_CALL, .set = set_domain_server },
+};
+/* clang-format on */
+
+static void free_domains(struct daemon_domain *domains, size_t *n_domains)
+{
+	for (size_t i = 0; i < *n_domains; i++) {
+		free(domains[i].domain);
+		free(domains[i].server);
+	}
+	*n_domains = 0;
+}
+
+int daemon_options_init(struct daemon_options *options)
+{
+	*options = (struct daemon_options){
+		.state_dir = strdup(DEFAULT_STATE),
+		.control_path = strdup(DEFAULT_CONTROL),
+		.names_path = strdup(DEFAULT_NAMES),
+		.user = strdup(DEFAULT_USER),
+		.log_level = LOG_INFO_,
+		.monitor_fd = -1,
+		.operator_gid = (gid_t)-1,
+	};
+	if (options->state_dir && options->control_path && options->names_path && options->user)
+		return 0;
+	daemon_options_fini(options);
+	return -ENOMEM;
+}
+
+void daemon_options_fini(struct daemon_options *options)
+{
+	free(options->config_path);
+	free(options->state_dir);
+	free(options->control_path);
+	free(options->names_path);
+	free(options->user);
+	free(options->default_identity);
+	for (size_t i = 0; i < options->n_stun; i++)
+		free(options->stun[i]);
+	free_domains(options->domains, &options->n_domains);
+	*options = (struct daemon_options){ .monitor_fd = -1, .operator_gid = (gid_t)-1 };
+}
+
+static void take_text(char **to, char **from)
+{
+	if (!*from)
+		return;
+	free(*to);
+	*to = TAKE_PTR(*from);
+}
+
+static void take_over(struct daemon_options *options, struct loaded *loaded)
+{
+	take_text(&options->state_dir, &loaded->state_dir);
+	take_text(&options->control_path, &loaded->control_path);
+	take_text(&options->names_path, &loaded->names_path);
+	take_text(&options->user, &loaded->user);
+	take_text(&options->default_identity, &loaded->default_identity);
+	options->port = loaded->port;
+	options->log_level = LOG_ERROR_ + loaded->log_level;
+	options->accept_new = loaded->accept_new;
+	for (size_t i = 0; i < options->n_stun; i++)
+		free(options->stun[i]);
+	options->n_stun = min_size(loaded->stun.n_items, DAEMON_STUN_MAX);
+	for (size_t i = 0; i < options->n_stun; i++)
+		options->stun[i] = TAKE_PTR(loaded->stun.items[i]);
+	free_domains(options->domains, &options->n_domains);
+	memcpy(options->domains, loaded->domains, sizeof(options->domains));
+	options->n_domains = loaded->n_domains;
+	loaded->n_domains = 0;
+}
+
+int daemon_options_load(struct daemon_options *options, const char *path, char *ret_error,
+			size_t error_bytes)
+{
+	struct loaded loaded = { .port = options->port,
+				 .log_level = options->log_level - LOG_ERROR_,
+				 .accept_new = options->accept_new };
+	struct conf_error error = { 0 };
+	const int r = conf_load(path, keys, ARRAY_SIZE(keys), &loaded, &error);
+
+	if (r == 0)
+		take_over(options, &loaded);
+	else
+		snprintf(ret_error, error_bytes, "%s", error.text);
+	conf_clear(keys, ARRAY_SIZE(keys), &loaded);
+	free_domains(loaded.domains, &loaded.n_domains);
+	return r;
+}

@@ -1,0 +1,52 @@
+/*
+ * monitor - the privileged process of q2q-tund, and its main().
+ *
+ * It makes TUN interfaces when the daemon asks, and parses nothing else: no
+ * byte of the network reaches it. It keeps CAP_NET_ADMIN alone. The daemon is
+ * its child, with another uid and no capability. Each ends when the other does,
+ * and with the daemon go its TUN descriptors, and so the interfaces.
+ */
+#ifndef MONITOR_MONITOR_H
+#define MONITOR_MONITOR_H
+
+#include "base/base.h"
+
+#include <sys/types.h>
+
+#include "tun/tun.h"
+
+struct monitor_user {
+	uid_t uid;
+	gid_t gid;
+};
+
+/* privileges.c; each complains in the log and returns a fault when it cannot do its work. */
+
+/* Becomes the user, for good: no capability, no new privileges, no core, no debugger. */
+int privileges_drop_all(const struct monitor_user *user);
+/* Keeps CAP_NET_ADMIN and the uid; no way back to more. */
+int privileges_keep_net_admin(void);
+
+/* sandbox.c: system call filters, for the rest of the process's life. */
+int sandbox_daemon(void);
+int sandbox_monitor(void);
+
+/* requests.c: what the daemon may ask, and when. */
+struct monitor_requests {
+	bool used[TUN_SLOTS_MAX];
+	struct tun_addresses addresses[TUN_SLOTS_MAX];
+	bool ready; /* READY came: it comes once */
+};
+
+/*
+ * Judges one request and does it. 0: *ret_reply and *ret_fd (owned by the
+ * caller, -1 if none) are to be sent if *ret_reply has a type. -EPROTO: nothing
+ * a sound daemon asks; the monitor ends.
+ */
+int requests_handle(struct monitor_requests *requests, const struct tun_request *request,
+		    struct tun_reply *ret_reply, int *ret_fd);
+
+/* watch.c: serves until the daemon ends; the exit status for the whole program. */
+int monitor_watch(pid_t daemon_pid, int ipc_fd);
+
+#endif
