@@ -235,7 +235,7 @@ static void a_domain_certificate_says_what_it_should(void **state)
 /* The file of the openssl program would say the same; its library reads what we wrote. */
 static void the_certificates_please_openssl_s_own_path_validation(void **state)
 {
-	static const int purposes[] = {X509_PURPOSE_SSL_CLIENT, X509_PURPOSE_SSL_SERVER};
+	static const int purposes[] = { X509_PURPOSE_SSL_CLIENT, X509_PURPOSE_SSL_SERVER };
 
 	(void)state;
 	for (size_t i = 0; i < 2 * ARRAY_SIZE(purposes); i++) {
@@ -402,20 +402,20 @@ static void each_wrong_certificate_gets_its_own_reason(void **state)
 
 static struct forge stock(void)
 {
-	return (struct forge){.subject = "example.com",
-			      .pkey = w.rsa,
-			      .not_before_s = NOW_S,
-			      .not_after_s = NOW_S + 365 * DAY_S};
+	return (struct forge){ .subject = "example.com",
+			       .pkey = w.rsa,
+			       .not_before_s = NOW_S,
+			       .not_after_s = NOW_S + 365 * DAY_S };
 }
 
 static struct forge stock_user(void)
 {
-	return (struct forge){.subject = ALICE,
-			      .issuer = "example.com",
-			      .pkey = w.rsa_user,
-			      .signer = w.rsa,
-			      .not_before_s = NOW_S,
-			      .not_after_s = NOW_S + 365 * DAY_S};
+	return (struct forge){ .subject = ALICE,
+			       .issuer = "example.com",
+			       .pkey = w.rsa_user,
+			       .signer = w.rsa,
+			       .not_before_s = NOW_S,
+			       .not_after_s = NOW_S + 365 * DAY_S };
 }
 
 static void certificates_of_a_stock_server_are_accepted(void **state)
@@ -432,9 +432,88 @@ static void certificates_of_a_stock_server_are_accepted(void **state)
 			 CRYPTO_VERIFY_BAD_SIGNATURE);
 }
 
+/* What a stock Vertex server and client wrote in a recorded run: RSA 2048, SHA-256, version 1. */
+static const char vertex_domain[] =
+	"-----BEGIN CERTIFICATE-----\n"
+	"MIICozCCAYsCBFq6vWAwDQYJKoZIhvcNAQELBQAwFjEUMBIGA1UEAwwLZXhhbXBs\n"
+	"ZS5jb20wHhcNMjYxMTIyMDg1MzE0WhcNMjcxMTIyMDg1MzE0WjAWMRQwEgYDVQQD\n"
+	"DAtleGFtcGxlLmNvbTCCASIwDQYJKoZIhvcNAQEBBQADggEPADCCAQoCggEBALOP\n"
+	"pJogZm4z9Ge/2BDnIzUsYjXwEgX8IIaRF08oEM7VtdMJyjNc2Kf4jjzhfJKFpcGI\n"
+	"EjfHVo8gSsY327U4lorYuui5XyRm8mGJxWcCXuVqWW3dqe416/2rtoDr+6NmHi0H\n"
+	"BgGMqiWoRTuZCtuANYe6BK4cve2Oq7K8YaeSwURtEcCjsOkciEuFv/fv2FYDSEs1\n"
+	"0uWgTzMCEBO08ko2nLU+BTFN+BVz4ST7tH9xs4aufjFG4etA7MpIBmT+pDqjaeEe\n"
+	"WWbprl05VWdqN+7pxNooWKV2xqCg8PXGBlSH9t9taDZEHOrAwBejW3BL6tYSXLg2\n"
+	"xuuaZkk2Cs6E0Fy8gkMCAwEAATANBgkqhkiG9w0BAQsFAAOCAQEAFd572Gk33e5c\n"
+	"AowMD1MtgzCCWq/BqMMSvSnhzDsk5eLxT4Zjx8quNBWHA2Hy4z5O9Uk3WOi1zwK+\n"
+	"wr/Y4uZTjcqwIVlb7zqDlNyQCywN8HB8TzEvuPgirpCPoax20EgCl7vtoSjUOX1E\n"
+	"nzO2mB8HSotPF6dNkSYNDBISnUfFpFhPWXl6LLs5+oJ9Il7PaD+bpPHvqCFeY4Kd\n"
+	"8/adObgnQVROC1k1ZyfdueIldOs4ZldaZMMBrR4UfXhz+uGpqSUKS7I2aZpe1TYu\n"
+	"IdkeD41zbHspv5JmckKgFDyO257VYoRuczL56LEJMhLK1A0J3/ZmoNVqjwIy6x+3\n"
+	"dJX3sFV/Ew==\n"
+	"-----END CERTIFICATE-----\n";
+
+static const char vertex_user[] =
+	"-----BEGIN CERTIFICATE-----\n"
+	"MIICqTCCAZECBFq6vWAwDQYJKoZIhvcNAQELBQAwFjEUMBIGA1UEAwwLZXhhbXBs\n"
+	"ZS5jb20wHhcNMjYxMTIyMDg1MzE2WhcNMjcxMTIyMDg1MzE2WjAcMRowGAYDVQQD\n"
+	"DBFhbGljZUBleGFtcGxlLmNvbTCCASIwDQYJKoZIhvcNAQEBBQADggEPADCCAQoC\n"
+	"ggEBAMtbRMHw8+nSM+uD0uoRgugNl/jXTGJfD2aezkGMFA9o5W+Cv7bnW3IDy0gO\n"
+	"sP3kzRscrVrzDP9SctsbU02wjDrl+NA1XOpQ97BrkmrZb32fB5ARIJl4msk7WqZH\n"
+	"tMiQyi1/eNn8yg+l4Ux9GmQHbhekNiGdwqGckSeDWKbdiA4g95Jc6AH/ekPsk3Nb\n"
+	"0kL8PAtfp1aKKrfNWiW7W/oL9YUxhq5Cvj0d8qXGXOvkuV0lRXd2fP/tESW1Glt3\n"
+	"uLCmBJO/vab/RpJy0SxXi90J57o/Q3d2k1kn/mxXOLxqfvO8p+JPRLUzYyflvk+E\n"
+	"FOJGSX3Ele0P+C0bZ8bNnb2x/WkCAwEAATANBgkqhkiG9w0BAQsFAAOCAQEAh3kr\n"
+	"Dfn98VxVfDb+0cmPsX4yUAR+UthcYbYU85xGUce7VE2MNQLjTc2nEOENwpZs8TOG\n"
+	"gXo5yHblMcY1JT9TMqy0E3AjfJQ6833qVMX23r6xmW/xXpKsq3IzDP3AkNDjpck8\n"
+	"HhEJuPGpWPQIP1OHYzpC1En/0or0QdjK5vpZjiMRRy3/nEajypJmIy+y5ifMNCgJ\n"
+	"In2We0gKByvCJwnvU12RdY5pgqSMB2SXtWqo9knKhEYR2Ldeow6G/yMUNt9EN66S\n"
+	"0ZY9yGcdrjvnHPsJMJg3/9Y9i35+SDp0IpPp+VhUh9f4BYJszkNnYsEKxXtx7Ji3\n"
+	"ito4T8FWhOLUYP94aQ==\n"
+	"-----END CERTIFICATE-----\n";
+
+static const char vertex_request_hex[] =
+	"3082026130820149020100301c311a301806035504030c11616c696365406578616d706c652e636f"
+	"6d30820122300d06092a864886f70d01010105000382010f003082010a0282010100cb5b44c1f0f3"
+	"e9d233eb83d2ea1182e80d97f8d74c625f0f669ece418c140f68e56f82bfb6e75b7203cb480eb0fd"
+	"e4cd1b1cad5af30cff5272db1b534db08c3ae5f8d0355cea50f7b06b926ad96f7d9f079011209978"
+	"9ac93b5aa647b4c890ca2d7f78d9fcca0fa5e14c7d1a64076e17a436219dc2a19c91278358a6dd88"
+	"0e20f7925ce801ff7a43ec93735bd242fc3c0b5fa7568a2ab7cd5a25bb5bfa0bf5853186ae42be3d"
+	"1df2a5c65cebe4b95d254577767cffed1125b51a5b77b8b0a60493bfbda6ff469272d12c578bdd09"
+	"e7ba3f437776935927fe6c5738bc6a7ef3bca7e24f44b5336327e5be4f8414e246497dc495ed0ff8"
+	"2d1b67c6cd9dbdb1fd690203010001a000300d06092a864886f70d01010b050003820101007e28ef"
+	"21a4c4b54773e85ee00b7d7063e5e4a11a88b2a31630555d4c4bf6592194f05c0b10c26e151dbe41"
+	"8b42f3975400185d96f379b953c98ec10532475a48f2ee4f5ddd8d8185d10d49900c066bcf06029d"
+	"852b62e69930cdbbaa46b5b2839850e3763e660448929bd4a3453e131677acd26b46586e569d21be"
+	"e2e94c3f609bb15c7c879346a4e2b610e7bf9d2eef95a0048e454029bd3ca2ed4d47b60e597d0e1a"
+	"86c65ccb8a0dc4c4bf3dd1136475c7b260b89b3850885ba0d80668df0b1df9f61c73d5b4af7caa71"
+	"214cf70f21aff7da4cb3c35b32844087da73c2119a526a48482043977a9a99e3b7f95726a4ebdc87"
+	"bee4d5fd3b96e9d9cbffdd8833";
+
+static void the_recorded_certificates_of_a_stock_server_verify(void **state)
+{
+	_cleanup_(crypto_cert_unrefp) struct crypto_cert *domain = NULL, *user = NULL;
+	_cleanup_(crypto_csr_freep) struct crypto_csr *csr = NULL;
+	uint8_t request[sizeof(vertex_request_hex) / 2];
+	int64_t now_s;
+
+	(void)state;
+	assert_int_equal(crypto_cert_from_pem(vertex_domain, strlen(vertex_domain), &domain), 0);
+	assert_int_equal(crypto_cert_from_pem(vertex_user, strlen(vertex_user), &user), 0);
+	assert_int_equal(hex_decode(vertex_request_hex, request, sizeof(request)), 0);
+	assert_int_equal(crypto_csr_from_der(request, sizeof(request), &csr), 0);
+	now_s = crypto_cert_not_before_s(user) + 1;
+	assert_true(crypto_cert_is_self_signed(domain));
+	assert_int_equal(crypto_cert_verify(domain, domain, "example.com", now_s), 0);
+	assert_int_equal(crypto_cert_verify(user, domain, "alice@example.com", now_s), 0);
+	assert_string_equal(crypto_csr_subject(csr), "alice@example.com");
+	assert_memory_equal(crypto_csr_spki_hash(csr), crypto_cert_spki_hash(user), 32);
+	assert_int_equal(crypto_cert_not_after_s(user) - crypto_cert_not_before_s(user),
+			 365 * DAY_S);
+}
+
 static void weak_digests_are_refused_in_users_and_domains(void **state)
 {
-	static const char *const digests[] = {"MD5", "SHA1", "SHA224"};
+	static const char *const digests[] = { "MD5", "SHA1", "SHA224" };
 	const struct forge anchor_recipe = stock();
 	_cleanup_(crypto_cert_unrefp) struct crypto_cert *anchor = forge_cert(&anchor_recipe);
 
@@ -459,8 +538,8 @@ static void weak_digests_are_refused_in_users_and_domains(void **state)
 
 static void short_and_strange_keys_are_refused_in_users_and_domains(void **state)
 {
-	EVP_PKEY *keys[] = {forge_rsa(1024), forge_rsa(2040), forge_ec("P-384"),
-			    forge_ec("secp256k1")};
+	EVP_PKEY *keys[] = { forge_rsa(1024), forge_rsa(2040), forge_ec("P-384"),
+			     forge_ec("secp256k1") };
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
@@ -491,23 +570,28 @@ static void short_and_strange_keys_are_refused_in_users_and_domains(void **state
 
 static void names_that_could_be_read_in_two_ways_are_refused(void **state)
 {
-	static const struct forge_name two[] = {
-		{NID_commonName, ALICE, -1, 0}, {NID_commonName, "bob@example.com", -1, 0}, {0}};
-	static const struct forge_name with_o[] = {
-		{NID_organizationName, "Acme", -1, 0}, {NID_commonName, ALICE, -1, 0}, {0}};
+	static const struct forge_name two[] = { { NID_commonName, ALICE, -1, 0 },
+						 { NID_commonName, "bob@example.com", -1, 0 },
+						 { 0 } };
+	static const struct forge_name with_o[] = { { NID_organizationName, "Acme", -1, 0 },
+						    { NID_commonName, ALICE, -1, 0 },
+						    { 0 } };
 	static const struct forge_name nul[] = {
-		{NID_commonName, "alice@example.com\0.evil.test", 28, 0}, {0}};
-	static const struct forge_name control[] = {{NID_commonName, "alice@\x1b[31mx", -1, 0},
-						    {0}};
+		{ NID_commonName, "alice@example.com\0.evil.test", 28, 0 }, { 0 }
+	};
+	static const struct forge_name control[] = { { NID_commonName, "alice@\x1b[31mx", -1, 0 },
+						     { 0 } };
 	static const struct forge_name wide[] = {
-		{NID_commonName, "alice@ex\xc3\xa4mple.com", -1, 0}, {0}};
-	static const struct forge_name bmp[] = {{NID_commonName, "\0a\0@\0b", 6, V_ASN1_BMPSTRING},
-						{0}};
-	static const struct forge_name o_only[] = {{NID_organizationName, ALICE, -1, 0}, {0}};
-	static const struct forge_name empty[] = {{NID_commonName, "", 0, 0}, {0}};
-	static const struct forge_name none[] = {{0}};
-	static const struct forge_name *const names[] = {two, with_o, nul,   control, wide,
-							 bmp, o_only, empty, none};
+		{ NID_commonName, "alice@ex\xc3\xa4mple.com", -1, 0 }, { 0 }
+	};
+	static const struct forge_name bmp[] = {
+		{ NID_commonName, "\0a\0@\0b", 6, V_ASN1_BMPSTRING }, { 0 }
+	};
+	static const struct forge_name o_only[] = { { NID_organizationName, ALICE, -1, 0 }, { 0 } };
+	static const struct forge_name empty[] = { { NID_commonName, "", 0, 0 }, { 0 } };
+	static const struct forge_name none[] = { { 0 } };
+	static const struct forge_name *const names[] = { two, with_o, nul,   control, wide,
+							  bmp, o_only, empty, none };
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
@@ -538,9 +622,9 @@ static void names_that_could_be_read_in_two_ways_are_refused(void **state)
 static void an_old_string_type_that_holds_ascii_is_read(void **state)
 {
 	static const struct forge_name types[][2] = {
-		{{NID_commonName, ALICE, -1, V_ASN1_T61STRING}, {0}},
-		{{NID_commonName, ALICE, -1, V_ASN1_IA5STRING}, {0}},
-		{{NID_commonName, ALICE, -1, V_ASN1_PRINTABLESTRING}, {0}},
+		{ { NID_commonName, ALICE, -1, V_ASN1_T61STRING }, { 0 } },
+		{ { NID_commonName, ALICE, -1, V_ASN1_IA5STRING }, { 0 } },
+		{ { NID_commonName, ALICE, -1, V_ASN1_PRINTABLESTRING }, { 0 } },
 	};
 
 	(void)state;
@@ -562,29 +646,29 @@ struct extension_case {
 static void extensions_are_obeyed(void **state)
 {
 	static const struct extension_case cases[] = {
-		{{{0}}, 0, CRYPTO_VERIFY_NOT_A_CA}, /* version 3 that says nothing */
-		{{{NID_basic_constraints, "critical,CA:TRUE"}}, CRYPTO_VERIFY_WRONG_USE, 0},
-		{{{NID_basic_constraints, "critical,CA:FALSE"}}, 0, CRYPTO_VERIFY_NOT_A_CA},
-		{{{NID_basic_constraints, "CA:TRUE"}, {NID_key_usage, "digitalSignature"}},
-		 CRYPTO_VERIFY_WRONG_USE,
-		 CRYPTO_VERIFY_NOT_A_CA},
-		{{{NID_basic_constraints, "CA:TRUE"}, {NID_key_usage, "keyCertSign"}},
-		 CRYPTO_VERIFY_WRONG_USE,
-		 0},
-		{{{NID_ext_key_usage, "clientAuth"}},
-		 CRYPTO_VERIFY_WRONG_USE,
-		 CRYPTO_VERIFY_NOT_A_CA},
-		{{{NID_ext_key_usage, "clientAuth,serverAuth"}}, 0, CRYPTO_VERIFY_NOT_A_CA},
-		{{{NID_ext_key_usage, "codeSigning"}},
-		 CRYPTO_VERIFY_WRONG_USE,
-		 CRYPTO_VERIFY_NOT_A_CA},
-		{{{NID_key_usage, "keyAgreement"}},
-		 CRYPTO_VERIFY_WRONG_USE,
-		 CRYPTO_VERIFY_NOT_A_CA},
+		{ { { 0 } }, 0, CRYPTO_VERIFY_NOT_A_CA }, /* version 3 that says nothing */
+		{ { { NID_basic_constraints, "critical,CA:TRUE" } }, CRYPTO_VERIFY_WRONG_USE, 0 },
+		{ { { NID_basic_constraints, "critical,CA:FALSE" } }, 0, CRYPTO_VERIFY_NOT_A_CA },
+		{ { { NID_basic_constraints, "CA:TRUE" }, { NID_key_usage, "digitalSignature" } },
+		  CRYPTO_VERIFY_WRONG_USE,
+		  CRYPTO_VERIFY_NOT_A_CA },
+		{ { { NID_basic_constraints, "CA:TRUE" }, { NID_key_usage, "keyCertSign" } },
+		  CRYPTO_VERIFY_WRONG_USE,
+		  0 },
+		{ { { NID_ext_key_usage, "clientAuth" } },
+		  CRYPTO_VERIFY_WRONG_USE,
+		  CRYPTO_VERIFY_NOT_A_CA },
+		{ { { NID_ext_key_usage, "clientAuth,serverAuth" } }, 0, CRYPTO_VERIFY_NOT_A_CA },
+		{ { { NID_ext_key_usage, "codeSigning" } },
+		  CRYPTO_VERIFY_WRONG_USE,
+		  CRYPTO_VERIFY_NOT_A_CA },
+		{ { { NID_key_usage, "keyAgreement" } },
+		  CRYPTO_VERIFY_WRONG_USE,
+		  CRYPTO_VERIFY_NOT_A_CA },
 		/* Critical, and nothing that we know. */
-		{{{NID_netscape_comment, "critical,x"}},
-		 CRYPTO_VERIFY_MALFORMED,
-		 CRYPTO_VERIFY_MALFORMED},
+		{ { { NID_netscape_comment, "critical,x" } },
+		  CRYPTO_VERIFY_MALFORMED,
+		  CRYPTO_VERIFY_MALFORMED },
 	};
 
 	(void)state;
@@ -686,7 +770,7 @@ static void a_request_with_any_byte_changed_is_refused(void **state)
 		assert_int_equal(crypto_csr_from_der(copy, i, &csr), CRYPTO_VERIFY_MALFORMED);
 	}
 	copy[n] = 0;
-	assert_int_equal(crypto_csr_from_der(copy, n + 1, &(struct crypto_csr *){NULL}),
+	assert_int_equal(crypto_csr_from_der(copy, n + 1, &(struct crypto_csr *){ NULL }),
 			 CRYPTO_VERIFY_MALFORMED);
 }
 
@@ -716,11 +800,12 @@ static int parse_forged_request(EVP_PKEY *pkey, const char *digest, const struct
 
 static void bad_requests_get_their_reason(void **state)
 {
-	static const struct forge_name good[] = {{NID_commonName, ALICE, -1, 0}, {0}};
-	static const struct forge_name two[] = {
-		{NID_commonName, ALICE, -1, 0}, {NID_commonName, "b", -1, 0}, {0}};
-	static const struct forge_name nul[] = {{NID_commonName, "a\0b", 3, 0}, {0}};
-	static const struct forge_name none[] = {{0}};
+	static const struct forge_name good[] = { { NID_commonName, ALICE, -1, 0 }, { 0 } };
+	static const struct forge_name two[] = { { NID_commonName, ALICE, -1, 0 },
+						 { NID_commonName, "b", -1, 0 },
+						 { 0 } };
+	static const struct forge_name nul[] = { { NID_commonName, "a\0b", 3, 0 }, { 0 } };
+	static const struct forge_name none[] = { { 0 } };
 	EVP_PKEY *rsa1024 = forge_rsa(1024);
 
 	(void)state;
@@ -764,6 +849,7 @@ int main(void)
 		TEST(issuing_needs_the_issuer_s_key_and_the_requested_name),
 		TEST(each_wrong_certificate_gets_its_own_reason),
 		TEST(certificates_of_a_stock_server_are_accepted),
+		TEST(the_recorded_certificates_of_a_stock_server_verify),
 		TEST(weak_digests_are_refused_in_users_and_domains),
 		TEST(short_and_strange_keys_are_refused_in_users_and_domains),
 		TEST(names_that_could_be_read_in_two_ways_are_refused),
