@@ -23,3 +23,4 @@ tests/netns/root.stamp: $(bin_PROGRAMS) $(sbin_PROGRAMS) $(nss_LTLIBRARIES)
 		>tests/netns/install.log 2>&1 && touch $@
 clean-local:
 	rm -rf tests/netns/root
+include tests/netns/punch.mk

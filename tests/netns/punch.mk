@@ -1,0 +1,7 @@
+# Real sockets and the kernel's NATs, without the programs
+check_PROGRAMS += tests/netns/punch
+dist_check_SCRIPTS += tests/netns/punch.sh
+TESTS += tests/netns/punch.sh
+tests_netns_punch_SOURCES = tests/netns/punch.c
+tests_netns_punch_LDADD = src/net/libnet.la src/nat/libnat.la src/stun/libstun.la \
+	src/base/libbase.la
