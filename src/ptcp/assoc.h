@@ -258,8 +258,9 @@ struct ptcp_assoc {
 	struct ack_state ack;
 	struct replay replay;
 	struct path paths[PTCP_PATHS_MAX];
-	struct path *active; /* NULL: none to send on */
-	struct path *heard;  /* where the peer was heard last */
+	struct path *active;   /* NULL: none to send on */
+	struct path *heard;    /* where the peer was heard last */
+	struct path *ack_path; /* where what is to be acknowledged came last */
 	bool relay_allowed;
 	uint64_t switched_us, all_down_us; /* all_down_us: when ALL_PATHS_DOWN is due */
 	bool all_down_told;
@@ -341,6 +342,8 @@ struct path *path_provisional(struct ptcp_assoc *a, uint32_t id);
 void path_set_state(struct ptcp_assoc *a, struct path *p, enum ptcp_path_state state,
 		    const char *because);
 void path_received(struct ptcp_assoc *a, struct path *p, size_t n_bytes);
+/* Something that wants an acknowledgement came on p. */
+void path_heard_data(struct ptcp_assoc *a, struct path *p);
 void path_challenge_now(struct ptcp_assoc *a, struct path *p);
 int path_challenge_frame(struct ptcp_assoc *a, struct path *p, struct reader *r);
 int path_response_frame(struct ptcp_assoc *a, struct path *p, struct reader *r);

@@ -6,8 +6,9 @@
  *   100 us would forget the path during one hiccup of the scheduler.
  * - The window is computed for at least 1 ms of round trip, and has room for lumpy
  *   acknowledgements and three send quanta: on such paths the CPU is the limit, not the network.
- * - Loss: up to 5 % in a round is taken for noise. Above, rate and window are capped near what was
- *   delivered, never below one estimated BDP; the caps end with the next probe for bandwidth.
+ * - Loss: up to 12 % in a round is taken for noise. Above, while the rate is not being probed, rate
+ *   and window are capped near what was delivered, never below half the estimated rate and one
+ *   BDP; the caps end with the next probe.
  * - PROBE_RTT keeps half a BDP in flight, and is left out where the round trip is below 1 ms.
  */
 #include "ptcp/cc.h"
@@ -24,8 +25,8 @@
 #define PHASE_MIN_US         2000
 #define QUANTUM_MAX_BYTES    65536
 #define EXTRA_MAX_US         (100 * US_PER_MS)
-#define LOSS_PERCENT         5 /* in a round, from which on it is taken for congestion */
-#define LOSS_PACKETS         8 /* at least so many of them */
+#define LOSS_PERCENT         12 /* in a round, from which on it is taken for congestion */
+#define LOSS_PACKETS         8  /* at least so many of them */
 #define STARTUP_LOSS_PERCENT 15
 
 static const uint64_t cycle_gain[] = { GAIN(1.25), GAIN(0.75), GAIN(1), GAIN(1),
@@ -179,13 +180,17 @@ static void judge_round(struct cc *cc, uint64_t in_flight_bytes)
 	if (b->round_lost_packets < LOSS_PACKETS || b->round_lost_bytes * 100 <= sent * limit)
 		return;
 	if (b->mode == BBR_STARTUP) {
-		b->full_pipe = true;
+		/* Random loss does not keep the rate from growing; a full pipe does. */
+		b->full_pipe = cc_max(&b->rate) < b->full_rate + b->full_rate / 4;
 		return;
 	}
-	/* What got through is what the path can carry; a random loss of p costs p here, no more. */
+	/* Probing for bandwidth may cost something, in the rounds of the probe and its drain. */
+	if (b->mode != BBR_PROBE_BW || b->cycle < 3)
+		return;
+	/* What got through is what the path can carry. */
 	const uint64_t rate = cc_max(&b->rate);
 	const uint64_t through =
-		max_u64(b->round_rate, gained(min_u64(rate, b->rate_cap), GAIN(0.8)));
+		max_u64(b->round_rate, gained(min_u64(rate, b->rate_cap), GAIN(0.85)));
 	b->rate_cap = max_u64(min_u64(through, rate), rate / 2);
 	b->inflight_cap = max_u64(bdp(cc, GAIN(1)),
 				  gained(in_flight_bytes + b->round_lost_bytes, GAIN(0.85)));

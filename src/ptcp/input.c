@@ -257,6 +257,8 @@ static int input_data(struct ptcp_assoc *a, uint32_t path_id, uint8_t *data, siz
 		assoc_fail(a, PTCP_CLOSE_PROTOCOL);
 		return -EBADMSG;
 	}
+	if (elicits)
+		path_heard_data(a, p);
 	const struct ack_policy policy = ack_policy(a, p);
 	ack_on_packet(&a->ack, pn, elicits, ecn & 3, &policy, a->now_us);
 	return 0;

@@ -174,6 +174,23 @@ static bool output_control(struct ptcp_assoc *a, struct ptcp_batch *batch, struc
 	return batch_done(a, batch, p, n, n);
 }
 
+/* An acknowledgement of what came on another path than ours. */
+static bool output_ack(struct ptcp_assoc *a, struct ptcp_batch *batch)
+{
+	struct path *const p = a->ack_path;
+	struct build b;
+
+	if (!p || p == a->active || !ack_due(&a->ack, a->now_us) ||
+	    (p->by_itself && !p->was_up && p->bytes_sent > 2 * p->bytes_received) ||
+	    !sent_make_room(&a->sent, 1, a->now_us))
+		return false;
+	build_start(a, &b, p, batch->data, min_size(batch->size_bytes, PTCP_MTU_MIN));
+	if (!write_ack(a, &b))
+		return false;
+	const size_t n = build_finish(a, &b);
+	return batch_done(a, batch, p, n, n);
+}
+
 static bool output_mtu_probe(struct ptcp_assoc *a, struct ptcp_batch *batch, struct path *p)
 {
 	const uint16_t size_bytes = pmtu_probe_due(p, a->now_us);
@@ -283,12 +300,14 @@ static size_t output_packet(struct ptcp_assoc *a, struct path *p, uint8_t *data,
 	struct build b;
 
 	/* Enough for any packet; growing happens here or not at all. */
-	if (!sent_make_room(&a->sent, may_data ? SENT_RECORDS_MAX : 8, a->now_us))
+	if (!sent_make_room(&a->sent, SENT_RECORDS_MAX, a->now_us))
 		return 0;
 	build_start(a, &b, p, data, size_bytes);
 	if (a->state != PTCP_ESTABLISHED)
 		return 0;
-	if (ack_due(&a->ack, a->now_us) || (may_data && a->ack.n_waiting > 0))
+	/* Where the peer sends may be the only path that works: acknowledgements stay there. */
+	if ((!a->ack_path || a->ack_path == p) &&
+	    (ack_due(&a->ack, a->now_us) || (may_data && a->ack.n_waiting > 0)))
 		write_ack(a, &b);
 	write_control(a, &b);
 	if (may_data)
@@ -310,7 +329,8 @@ static size_t output_packet(struct ptcp_assoc *a, struct path *p, uint8_t *data,
 
 static void note_app_limit(struct ptcp_assoc *a, struct path *p)
 {
-	if (output_pending_bytes(a) == 0 && p->in_flight_bytes < p->cc.cwnd_bytes)
+	/* A window that is nearly used up would have been the limit soon. */
+	if (output_pending_bytes(a) == 0 && p->in_flight_bytes < p->cc.cwnd_bytes / 4 * 3)
 		p->app_limited_until = max_u64(p->delivered_bytes + p->in_flight_bytes, 1);
 }
 
@@ -322,7 +342,9 @@ static bool output_data(struct ptcp_assoc *a, struct ptcp_batch *batch, struct p
 	size_t allowance = data_allowance(a, p, pending_bytes), used = 0, size;
 	const uint64_t in_flight_before = p->in_flight_bytes;
 
-	if (allowance == 0 && !ack_due(&a->ack, a->now_us) && !control_waits(a) && p->n_probes == 0)
+	const bool acks = ack_due(&a->ack, a->now_us) && (!a->ack_path || a->ack_path == p);
+
+	if (allowance == 0 && !acks && !control_waits(a) && p->n_probes == 0)
 		return false;
 	for (unsigned n = 0; n < PTCP_BATCH_SEGMENTS_MAX && used + segment_bytes <= room_bytes;
 	     n++) {
@@ -357,7 +379,8 @@ bool ptcp_output(struct ptcp_assoc *a, struct ptcp_batch *batch, uint64_t now_us
 	PATH_FOREACH(a, p)
 	if (output_mtu_probe(a, batch, p))
 		return true;
-	/* With no path up, tell at least where the peer is heard what has come. */
+	if (output_ack(a, batch))
+		return true;
 	struct path *const p = a->active;
 	const bool any = p && output_data(a, batch, p);
 	sender_check_room(a);
@@ -370,7 +393,7 @@ uint64_t output_deadline_us(const struct ptcp_assoc *a)
 	const size_t pending_bytes = p ? output_pending_bytes(a) : 0;
 
 	if (!p)
-		return NEVER_US;
+		return a->ack_path ? a->ack.deadline_us : NEVER_US;
 	if (control_waits(a) || p->n_probes > 0)
 		return a->now_us;
 	/* No room in the window or in the ring: an acknowledgement will tell. */

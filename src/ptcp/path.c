@@ -6,6 +6,7 @@
 
 #define CHALLENGE_RETRY_US     (250 * US_PER_MS)
 #define DIRECT_KEEPALIVE_US    (25 * US_PER_S)
+#define SUSPICION_US           (300 * US_PER_MS)
 #define AMPLIFICATION          3
 #define CHALLENGE_PACKET_BYTES 64
 
@@ -104,6 +105,15 @@ int ptcp_path_add(struct ptcp_assoc *a, uint32_t path_id, enum ptcp_path_kind ki
 	return 0;
 }
 
+/* The slot is going to be free. */
+static void forget(struct ptcp_assoc *a, const struct path *p)
+{
+	if (a->heard == p)
+		a->heard = NULL;
+	if (a->ack_path == p)
+		a->ack_path = NULL;
+}
+
 struct path *path_provisional(struct ptcp_assoc *a, uint32_t id)
 {
 	struct path *p = path_new(a, id, PTCP_PATH_DIRECT, PTCP_MTU_MIN);
@@ -116,8 +126,7 @@ struct path *path_provisional(struct ptcp_assoc *a, uint32_t id)
 			p = q;
 		if (!p)
 			return NULL;
-		if (a->heard == p)
-			a->heard = NULL;
+		forget(a, p);
 		p->used = false;
 		p = path_new(a, id, PTCP_PATH_DIRECT, PTCP_MTU_MIN);
 	}
@@ -137,8 +146,7 @@ int ptcp_path_remove(struct ptcp_assoc *a, uint32_t path_id, uint64_t now_us)
 		return -ENOENT;
 	recovery_flush(a, p);
 	p->used = false;
-	if (a->heard == p)
-		a->heard = NULL;
+	forget(a, p);
 	if (a->active == p)
 		path_choose(a);
 	return 0;
@@ -219,6 +227,18 @@ void path_received(struct ptcp_assoc *a, struct path *p, size_t n_bytes)
 	if (p->state == PTCP_PATH_NEW && p->challenge_us == NEVER_US &&
 	    a->state == PTCP_ESTABLISHED)
 		p->challenge_us = a->now_us;
+}
+
+void path_heard_data(struct ptcp_assoc *a, struct path *p)
+{
+	struct path *const active = a->active;
+
+	a->ack_path = p;
+	if (!active || p == active || p->state != PTCP_PATH_UP || active->challenge_us != NEVER_US)
+		return;
+	/* The peer sends elsewhere, and ours has been silent: does it still work? */
+	if (a->now_us > active->last_received_us + SUSPICION_US + 3 * active->rtt.srtt_us)
+		path_challenge_now(a, active);
 }
 
 /* ---- validation --------------------------------------------------------------------------- */

@@ -371,10 +371,18 @@ static uint64_t pto_due_us(const struct path *p)
 	return p->eliciting_us + min_u64(base_us << shift, max_u64(2 * base_us, PTO_MAX_US));
 }
 
+/* When a path that acknowledges nothing counts as dead. */
+static uint64_t silence_due_us(const struct path *p)
+{
+	if (p->head_pn == SENT_NO_PN || p->n_ptos < 2)
+		return NEVER_US;
+	return p->progress_us + max_u64(PATH_SILENCE_MIN_US, 3 * path_pto_us(p));
+}
+
 uint64_t recovery_deadline_us(const struct ptcp_assoc *a, const struct path *p)
 {
 	(void)a;
-	return min_u64(p->loss_us, pto_due_us(p));
+	return min_u64(p->loss_us, min_u64(pto_due_us(p), silence_due_us(p)));
 }
 
 /* Sends what the oldest packets carried once more, without a verdict about them. */
@@ -396,15 +404,8 @@ static void rescue(struct ptcp_assoc *a, struct path *p)
 
 static void on_pto(struct ptcp_assoc *a, struct path *p)
 {
-	const uint64_t base_us = path_pto_us(p);
-
 	a->stats.ptos++;
 	p->n_ptos++;
-	if (p->n_ptos >= 3 &&
-	    a->now_us - p->progress_us >= max_u64(PATH_SILENCE_MIN_US, 3 * base_us)) {
-		path_set_state(a, p, PTCP_PATH_DOWN, "nothing acknowledged");
-		return;
-	}
 	p->n_probes = p->n_ptos == 1 ? 1 : PROBES;
 	if (p->n_ptos == 2)
 		pmtu_black_hole(p, a->now_us);
@@ -421,6 +422,8 @@ void recovery_tick(struct ptcp_assoc *a, struct path *p)
 {
 	if (a->now_us >= p->loss_us)
 		detect_losses(a, p);
-	if (a->now_us >= pto_due_us(p))
+	if (a->now_us >= silence_due_us(p))
+		path_set_state(a, p, PTCP_PATH_DOWN, "nothing acknowledged");
+	else if (a->now_us >= pto_due_us(p))
 		on_pto(a, p);
 }

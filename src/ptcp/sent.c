@@ -79,19 +79,9 @@ static bool grow_blocks(struct sent_ring *s)
 		blocks[i].next = s->free_block;
 		s->free_block = i;
 	}
+	s->n_blocks_free += n - s->n_blocks;
 	s->n_blocks = n;
 	return true;
-}
-
-static bool blocks_free(const struct sent_ring *s, unsigned n)
-{
-	uint32_t i = s->free_block;
-
-	while (n > 0 && i != NO_BLOCK) {
-		i = s->blocks[i].next;
-		n--;
-	}
-	return n == 0;
 }
 
 bool sent_make_room(struct sent_ring *s, unsigned n_records, uint64_t now_us)
@@ -105,7 +95,7 @@ bool sent_make_room(struct sent_ring *s, unsigned n_records, uint64_t now_us)
 		sent_trim(s, now_us); /* a lost packet that blocks the ring has waited enough */
 	if (s->next_pn - s->tail >= s->n_packets)
 		return false;
-	return blocks_free(s, n_blocks) || (grow_blocks(s) && blocks_free(s, n_blocks));
+	return s->n_blocks_free >= n_blocks || grow_blocks(s);
 }
 
 static void store_records(struct sent_ring *s, struct sent_packet *p,
@@ -124,6 +114,7 @@ static void store_records(struct sent_ring *s, struct sent_packet *p,
 				link = &s->blocks[*link].next;
 			*link = s->free_block;
 			s->free_block = s->blocks[*link].next;
+			s->n_blocks_free--;
 			s->blocks[*link].next = NO_BLOCK;
 		}
 		s->blocks[*link].records[at] = records[i];
@@ -183,6 +174,7 @@ void sent_done(struct sent_ring *s, uint64_t pn)
 		p->more = s->blocks[block].next;
 		s->blocks[block].next = s->free_block;
 		s->free_block = block;
+		s->n_blocks_free++;
 	}
 	p->n_records = 0;
 	p->state = SENT_DONE;

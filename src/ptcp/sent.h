@@ -75,7 +75,7 @@ struct sent_ring {
 	uint32_t n_packets, n_packets_max; /* powers of two */
 	uint64_t tail, next_pn;
 	struct sent_block *blocks;
-	uint32_t n_blocks, free_block;
+	uint32_t n_blocks, n_blocks_free, free_block;
 };
 
 /* 0 or -ENOMEM. */

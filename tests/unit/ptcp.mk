@@ -2,5 +2,10 @@
 check_PROGRAMS += tests/unit/test_ptcp_assoc
 TESTS += tests/unit/test_ptcp_assoc
 tests_unit_test_ptcp_assoc_SOURCES = tests/unit/test_ptcp_assoc.c tests/unit/ptcp_pair.c \
-	tests/unit/ptcp_pair.h
+	tests/unit/ptcp_pair.h tests/unit/ptcp_stream.h
 tests_unit_test_ptcp_assoc_LDADD = src/ptcp/libptcp.la src/base/libbase.la $(CMOCKA_LIBS)
+check_PROGRAMS += tests/unit/test_ptcp_paths
+TESTS += tests/unit/test_ptcp_paths
+tests_unit_test_ptcp_paths_SOURCES = tests/unit/test_ptcp_paths.c tests/unit/ptcp_pair.c \
+	tests/unit/ptcp_pair.h tests/unit/ptcp_stream.h
+tests_unit_test_ptcp_paths_LDADD = src/ptcp/libptcp.la src/base/libbase.la $(CMOCKA_LIBS)

@@ -37,7 +37,8 @@ struct pair_link {
 	unsigned reorder_permille; /* these are late by reorder_us */
 	uint64_t reorder_us;
 	unsigned duplicate_permille;
-	size_t mtu_bytes; /* 0: no limit */
+	unsigned corrupt_permille; /* one bit flipped */
+	size_t mtu_bytes;          /* 0: no limit */
 	bool cut;
 	uint32_t renumber; /* arrives on this path id instead; 0: as sent */
 	/* State. */

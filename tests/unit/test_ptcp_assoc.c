@@ -2,101 +2,15 @@
 #include <inttypes.h>
 #include "unit.h"
 #include "ptcp_pair.h"
+#include "ptcp_stream.h"
 
 static struct pair pair; /* large; one per test at a time */
+static struct stream stream;
 
 static const struct pair_link lan = { .delay_us = 50 };
 static const struct pair_link wan = { .delay_us = 25000,
 				      .bytes_per_s = 12500000,
 				      .queue_us = 50000 };
-
-/* Messages that say who they are: number u64, flow u32, then a pattern. */
-struct stream {
-	uint64_t n_sent, n_blocked;
-	size_t message_bytes;
-	uint64_t total;
-	uint32_t n_flows;
-	bool ordered;
-	int from;
-	uint64_t seen[1 << 14]; /* bitmap */
-	uint64_t n_seen, n_twice, n_wrong, n_disorder;
-	uint64_t last_of_flow[64];
-};
-
-static struct stream stream;
-
-static uint8_t pattern(uint64_t number, size_t i)
-{
-	return (uint8_t)(number * 31 + i * 7 + (i >> 8));
-}
-
-static uint64_t stream_source(struct pair *p, void *user)
-{
-	struct stream *const s = user;
-	static uint8_t data[PTCP_MESSAGE_BYTES_MAX];
-
-	while (s->n_sent < s->total && ptcp_message_room(p->end[s->from].a)) {
-		struct ptcp_stats stats;
-
-		/* As an inner TCP would: what stands in the queue for long gets dropped. */
-		ptcp_get_stats(p->end[s->from].a, &stats);
-		if (stats.send_queue_bytes > 2 * s->message_bytes + 20000)
-			break;
-		const uint32_t flow = 1 + (uint32_t)(s->n_sent % s->n_flows);
-		const struct ptcp_message_info info = { .flow = flow, .ordered = s->ordered };
-		const size_t n = s->message_bytes;
-
-		memcpy(data, &s->n_sent, 8);
-		memcpy(data + 8, &flow, 4);
-		for (size_t i = 12; i < n; i++)
-			data[i] = pattern(s->n_sent, i);
-		const struct ptcp_part parts[] = { { data, 12 }, { data + 12, n - 12 } };
-		if (ptcp_message_send(p->end[s->from].a, &info, parts, 2, p->now_us) != 0) {
-			s->n_blocked++;
-			break;
-		}
-		s->n_sent++;
-	}
-	return NEVER_US;
-}
-
-static void stream_sink(struct pair_end *e, const uint8_t *data, size_t n_bytes)
-{
-	struct stream *const s = e->user;
-	uint64_t number;
-	uint32_t flow;
-
-	if (n_bytes != s->message_bytes) {
-		s->n_wrong++;
-		return;
-	}
-	memcpy(&number, data, 8);
-	memcpy(&flow, data + 8, 4);
-	for (size_t i = 12; i < n_bytes; i++)
-		if (data[i] != pattern(number, i)) {
-			s->n_wrong++;
-			return;
-		}
-	uint64_t *const word = &s->seen[number / 64 % ARRAY_SIZE(s->seen)];
-	s->n_twice += *word >> (number % 64) & 1;
-	*word |= UINT64_C(1) << (number % 64);
-	s->n_seen++;
-	s->n_disorder += s->last_of_flow[flow] > number;
-	s->last_of_flow[flow] = number;
-}
-
-static void stream_start(struct stream *s, int from, size_t message_bytes, uint64_t total,
-			 uint32_t n_flows, bool ordered)
-{
-	memset(s, 0, sizeof(*s));
-	s->from = from;
-	s->message_bytes = message_bytes;
-	s->total = total;
-	s->n_flows = n_flows;
-	s->ordered = ordered;
-	pair.end[!from].on_message = stream_sink;
-	pair.end[!from].user = s;
-}
 
 static void start(uint64_t seed, struct pair_link link)
 {
@@ -172,7 +86,7 @@ static void messages_of_all_sizes_arrive_whole_and_once(void **state)
 	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
 		start(i + 1, lan);
 		assert_true(pair_establish(&pair));
-		stream_start(&stream, (int)(i % 2), sizes[i], 2000, 4, i % 3 != 0);
+		stream_start(&pair, &stream, (int)(i % 2), sizes[i], 2000, 4, i % 3 != 0);
 		pair_run(&pair, 5 * US_PER_S, stream_source, &stream);
 		assert_int_equal(stream.n_seen, 2000);
 		assert_int_equal(stream.n_twice + stream.n_wrong + stream.n_disorder, 0);
@@ -193,7 +107,7 @@ static void losses_are_repaired_and_order_is_kept(void **state)
 		link.duplicate_permille = 10;
 		start(seed, link);
 		assert_true(pair_establish(&pair));
-		stream_start(&stream, 0, 1400, 5000, 8, true);
+		stream_start(&pair, &stream, 0, 1400, 5000, 8, true);
 		pair_run(&pair, 20 * US_PER_S, stream_source, &stream);
 		ptcp_get_stats(pair.end[0].a, &stats);
 		/* A few may come too late for their turn or be given up, never wrong or twice. */
