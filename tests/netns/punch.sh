@@ -25,7 +25,7 @@ punch() {
     wait "$bob" || alice=1
     cat "$LAB_DIR/alice.out" "$LAB_DIR/bob.out"
     [ "$(grep -cE -- "$3" "$LAB_DIR/alice.out" "$LAB_DIR/bob.out" | grep -c ':1$')" -eq 2 ] || return
-    case $3 in none*) [ "$alice" -ne 0 ] ;; *) [ "$alice" -eq 0 ] ;; esac
+    case $3 in ^none*) [ "$alice" -ne 0 ] ;; *) [ "$alice" -eq 0 ] ;; esac
 }
 
 for a in easy easy-open-input easy-eif; do
