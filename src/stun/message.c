@@ -64,14 +64,16 @@ static uint16_t method_of(uint16_t type)
 
 static uint16_t type_of(enum stun_class class, uint16_t method)
 {
-	return (uint16_t)((method & 0xf80) << 2 | (method & 0x70) << 1 | (method & 0x0f) |
-			  (unsigned)(class & 2) << 7 | (unsigned)(class & 1) << 4);
+	const unsigned m = method, c = (unsigned)class;
+
+	return (uint16_t)((m & 0xf80) << 2 | (m & 0x70) << 1 | (m & 0x0f) | (c & 2) << 7 |
+			  (c & 1) << 4);
 }
 
 /* `mask` is the 16 bytes that the XOR forms are XORed with: cookie and transaction. */
 static int read_address(struct reader value, const uint8_t *mask, struct endpoint *ret_endpoint)
 {
-	struct endpoint e = {0};
+	struct endpoint e = { 0 };
 	uint8_t family;
 	size_t n_bytes;
 
@@ -201,8 +203,8 @@ static int read_attributes(struct reader *r, struct parse *p, struct stun_messag
 int stun_decode(const void *data, size_t data_bytes, struct stun_message *ret_message)
 {
 	struct reader r = reader_over(data, data_bytes);
-	struct stun_message m = {0};
-	struct parse p = {.start = data};
+	struct stun_message m = { 0 };
+	struct parse p = { .start = data };
 	uint16_t type;
 
 	if (data_bytes > STUN_MESSAGE_MAX_BYTES || !stun_is_message(data, data_bytes))
@@ -312,7 +314,7 @@ size_t stun_encode(const struct stun_message *message, uint8_t *out, size_t out_
 size_t stun_server_answer(const void *request, size_t request_bytes, const struct endpoint *from,
 			  uint8_t *out, size_t out_bytes)
 {
-	struct stun_message asked, answer = {.method = STUN_BINDING};
+	struct stun_message asked, answer = { .method = STUN_BINDING };
 
 	if (stun_decode(request, request_bytes, &asked) < 0 || asked.class != STUN_REQUEST ||
 	    asked.method != STUN_BINDING)
