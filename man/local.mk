@@ -1,2 +1,7 @@
 # Section 1: commands, 5: files, 8: daemons
 dist_man_MANS += man/q2q-tun.1
+if ENABLE_SERVER
+dist_man_MANS += man/q2q-server.8
+else
+EXTRA_DIST += man/q2q-server.8
+endif

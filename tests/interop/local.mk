@@ -1,1 +1,2 @@
 # tests/interop
+include tests/interop/server.mk

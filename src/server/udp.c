@@ -1,0 +1,99 @@
+/*
+ * The UDP port with the number of the control port: STUN binding, and classic
+ * PTCP, by which stock clients ask who they are before they listen. The next
+ * port answers STUN as well, so that a client can compare what its NAT does
+ * towards two ports of one machine. Neither keeps state about who asks.
+ */
+#include "server/state.h"
+
+#include "stun/stun.h"
+
+static void reply(struct net_udp *udp, const struct net_udp_packet *packet,
+		  const struct endpoint *to, const uint8_t *data, size_t n_bytes)
+{
+	const struct net_udp_send send = {
+		.to = *to,
+		.from = packet ? packet->local : (struct ip_address){ 0 },
+		.data = data,
+		.data_bytes = n_bytes,
+	};
+
+	/* A datagram that cannot leave is lost, as datagrams are. */
+	(void)net_udp_send(udp, &send);
+}
+
+static void classic_flush(struct server *s, struct net_udp *udp,
+			  const struct net_udp_packet *packet, uint64_t now_us)
+{
+	uint8_t out[Q2Q_CLASSIC_DATAGRAM_MAX_BYTES];
+	struct endpoint to;
+	size_t n_bytes;
+
+	while ((n_bytes = q2q_classic_output(s->classic, &to, out, now_us)) > 0)
+		reply(udp, packet && endpoint_equal(&packet->from, &to) ? packet : NULL, &to, out,
+		      n_bytes);
+	net_timer_arm(&s->classic_timer, q2q_classic_deadline_us(s->classic));
+}
+
+static void on_classic_timer(void *user, uint64_t now_us)
+{
+	struct server *s = user;
+
+	q2q_classic_tick(s->classic, now_us);
+	if (s->classic_udp)
+		classic_flush(s, s->classic_udp, NULL, now_us);
+}
+
+static void on_datagram(struct server *s, struct net_udp *udp, const struct net_udp_packet *packet,
+			const uint8_t *data, size_t n_bytes, uint64_t now_us)
+{
+	uint8_t out[STUN_MESSAGE_MAX_BYTES];
+
+	if (packet->from.port == 0)
+		return;
+	if (stun_is_message(data, n_bytes)) {
+		const size_t out_bytes =
+			stun_server_answer(data, n_bytes, &packet->from, out, sizeof(out));
+
+		s->counters.stun_requests++;
+		if (out_bytes > 0)
+			reply(udp, packet, &packet->from, out, out_bytes);
+		return;
+	}
+	s->counters.udp_other++;
+	if (udp == s->stun_second)
+		return;
+	if (q2q_classic_input(s->classic, &packet->from, data, n_bytes, now_us) != 0)
+		return;
+	s->classic_udp = udp;
+	classic_flush(s, udp, packet, now_us);
+}
+
+void udp_on_packets(void *user, struct net_udp *udp, struct net_udp_packet *packets,
+		    size_t n_packets, uint64_t now_us)
+{
+	struct server *s = user;
+
+	for (size_t i = 0; i < n_packets; i++) {
+		const struct net_udp_packet *p = &packets[i];
+
+		for (size_t at = 0; at < p->data_bytes; at += p->segment_bytes)
+			on_datagram(s, udp, p, p->data + at,
+				    min_size(p->segment_bytes, p->data_bytes - at), now_us);
+	}
+}
+
+int udp_start(struct server *s)
+{
+	net_timer_init(&s->classic_timer, s->loop, on_classic_timer, s);
+	return q2q_classic_new(&(struct q2q_classic_config){ 0 }, &s->classic);
+}
+
+void udp_stop(struct server *s)
+{
+	net_timer_disarm(&s->classic_timer);
+	q2q_classic_free(s->classic);
+	s->classic = NULL;
+	net_udp_free(s->stun_second);
+	s->stun_second = NULL;
+}
