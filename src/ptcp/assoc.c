@@ -10,7 +10,7 @@ static const uint64_t default_key_update_us = 600 * US_PER_S;
 static const uint64_t default_key_update_packets = UINT64_C(1) << 26;
 static const size_t default_send_queue_bytes = 1024 * 1024;
 static const size_t default_send_memory_bytes = 32 * 1024 * 1024;
-static const size_t default_receive_memory_bytes = 8 * 1024 * 1024;
+static const size_t default_receive_memory_bytes = 32 * 1024 * 1024;
 static const uint32_t default_in_flight_packets = 32768;
 
 /* ---- names --------------------------------------------------------------------------------- */
@@ -352,6 +352,7 @@ static void tick_liveness(struct ptcp_assoc *a)
 	if (a->now_us < liveness_us(a))
 		return;
 	a->active->n_probes = 1;
+	receiver_expire(a);
 	/* Nothing happens here: what a burst needed can go back. */
 	if (a->sender.pool.used_bytes == 0)
 		pool_trim(&a->sender.pool);

@@ -47,10 +47,12 @@ enum {
 	PARTIALS_MAX = 4096,          /* being reassembled or held for order */
 	PARTIAL_RANGES_MAX = 64,      /* separate pieces of one message */
 	DELIVERED_MAX = 4096,         /* waiting for ptcp_message_next() */
+	PARTIAL_AGE_US = 10000000,    /* incomplete for so long, it stays so */
 	DONE_BITS = 65536,            /* message ids remembered as seen */
 	PATH_SWITCH_MIN_US = 1000000, /* between two switches for the sake of RTT alone */
 	ACK_DELAY_MAX_US = 5000,
 	LOSS_GRANULARITY_US = 1000,
+	RATE_WINDOW_US = 2000,
 	PATH_SILENCE_MIN_US = 1000000, /* unanswered for so long, the path is down */
 	PTO_MAX_US = 400000,           /* or twice the base, where that is more */
 	CHALLENGE_RETRY_MAX_US = 15000000,
@@ -142,7 +144,9 @@ struct path {
 	uint64_t reorder_decay_us;
 	uint64_t delivered_bytes, delivered_us, first_sent_us;
 	uint64_t app_limited_until; /* delivered_bytes up to which samples are limited; 0: none */
-	bool cwnd_limited;
+	/* Delivery over at least RATE_WINDOW_US, where round trips are too short to measure by. */
+	uint64_t window_start_us, window_start_bytes;
+	bool window_app_limited;
 
 	/* Of the acknowledgement that is being worked on. */
 	uint64_t round_acked_bytes, round_newest_sequence, round_newest_pn;
@@ -403,6 +407,8 @@ void receiver_fini(struct ptcp_assoc *a);
 int receiver_message_frame(struct ptcp_assoc *a, uint8_t type, struct reader *r);
 int receiver_abandon_frame(struct ptcp_assoc *a, struct reader *r);
 void receiver_tick(struct ptcp_assoc *a);
+/* Gives up what has been incomplete for so long that nothing will complete it. */
+void receiver_expire(struct ptcp_assoc *a);
 uint64_t receiver_deadline_us(const struct ptcp_assoc *a);
 
 /* ---- output.c ---------------------------------------------------------------------------------

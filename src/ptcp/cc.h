@@ -57,6 +57,9 @@ struct bbr {
 	struct cc_max_filter rate;
 	uint64_t rate_cap;     /* short-term bounds after loss; UINT64_MAX: none */
 	uint64_t inflight_cap; /* bytes */
+	/* Bound learnt from losses far above the BDP: the receiver's socket buffer; grows back. */
+	uint64_t buffer_cap, buffer_cap_us;
+	uint64_t round_in_flight; /* most of it in this round */
 	uint64_t min_rtt_us, min_rtt_stamp_us;
 	uint64_t probe_rtt_end_us; /* 0: not drained yet */
 	uint64_t saved_cwnd;

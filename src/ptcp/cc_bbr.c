@@ -24,9 +24,11 @@
 #define RTT_FLOOR_US         1000
 #define PHASE_MIN_US         2000
 #define QUANTUM_MAX_BYTES    65536
-#define EXTRA_MAX_US         (100 * US_PER_MS)
-#define LOSS_PERCENT         12 /* in a round, from which on it is taken for congestion */
-#define LOSS_PACKETS         8  /* at least so many of them */
+#define EXTRA_MIN_US         2000 /* of the estimated rate; or one round trip */
+#define LOSS_PERCENT         12   /* in a round, from which on it is taken for congestion */
+#define LOSS_PACKETS         8    /* at least so many of them */
+#define BUFFER_CAP_MIN       (4 * QUANTUM_MAX_BYTES)
+#define BUFFER_GROW_US       (100 * US_PER_MS)
 #define STARTUP_LOSS_PERCENT 15
 
 static const uint64_t cycle_gain[] = { GAIN(1.25), GAIN(0.75), GAIN(1), GAIN(1),
@@ -151,6 +153,7 @@ static void init(struct cc *cc, uint64_t srtt_us, uint64_t now_us)
 	b->min_rtt_stamp_us = now_us;
 	b->extra_start_us = now_us;
 	b->tick_us = now_us;
+	b->buffer_cap = NEVER_US;
 	enter_startup(b);
 	cc->cwnd_bytes = cwnd_initial(cc);
 	cc->pacing_rate = gained(cc->cwnd_bytes * US_PER_S /
@@ -168,6 +171,31 @@ static void check_full_pipe(struct bbr *b, bool app_limited)
 		return;
 	}
 	b->full_pipe = ++b->n_full >= 3;
+}
+
+/*
+ * With several times the BDP in flight a queue of ours stands somewhere, and what is lost
+ * overflowed it: on the shortest paths that is the receiver's socket buffer, whenever its process
+ * does not run. Stay below what was too much, and try a little more from time to time.
+ */
+static void judge_buffer(struct cc *cc, uint64_t now_us)
+{
+	struct bbr *b = &cc->bbr;
+	const uint64_t sent = b->round_acked_bytes + b->round_lost_bytes;
+	const uint64_t true_bdp =
+		b->min_rtt_us == NEVER_US ? 0 : cc_max(&b->rate) * b->min_rtt_us / US_PER_S;
+
+	if (b->round_lost_packets >= LOSS_PACKETS && b->round_lost_bytes * 100 > sent &&
+	    b->round_in_flight > 2 * true_bdp + BUFFER_CAP_MIN) {
+		b->buffer_cap = max_u64(gained(b->round_in_flight, GAIN(0.7)),
+					2 * true_bdp + BUFFER_CAP_MIN);
+		b->buffer_cap_us = now_us;
+	} else if (b->buffer_cap != NEVER_US && now_us - b->buffer_cap_us > BUFFER_GROW_US) {
+		b->buffer_cap += b->buffer_cap / 16;
+		b->buffer_cap_us = now_us;
+		if (b->buffer_cap > 2 * cc->cwnd_bytes)
+			b->buffer_cap = NEVER_US;
+	}
 }
 
 /* At the end of a round: was more lost than noise explains? */
@@ -202,10 +230,13 @@ static void update_round(struct cc *cc, const struct cc_ack *ack)
 	struct bbr *b = &cc->bbr;
 
 	b->round_acked_bytes += ack->acked_bytes;
+	b->round_in_flight = max_u64(b->round_in_flight, ack->in_flight_bytes + ack->acked_bytes);
 	b->round_start = ack->prior_delivered >= b->round_end_bytes;
 	if (!b->round_start)
 		return;
+	judge_buffer(cc, ack->now_us);
 	judge_round(cc, ack->in_flight_bytes + ack->acked_bytes);
+	b->round_in_flight = 0;
 	b->round_end_bytes = ack->delivered_bytes;
 	b->round_acked_bytes = b->round_lost_bytes = b->round_rate = 0;
 	b->round_lost_packets = 0;
@@ -240,8 +271,9 @@ static void update_extra(struct cc *cc, const struct cc_ack *ack)
 	}
 	b->extra_acked += ack->acked_bytes;
 	const uint64_t extra = b->extra_acked - min_u64(b->extra_acked, expected);
+	const uint64_t rtt_us = b->min_rtt_us == NEVER_US ? 0 : b->min_rtt_us;
 	cc_max_update(&b->extra, ROUNDS_WINDOW, b->tick,
-		      min_u64(extra, min_u64(cc->cwnd_bytes, rate * EXTRA_MAX_US / US_PER_S)));
+		      min_u64(extra, rate * max_u64(rtt_us, EXTRA_MIN_US) / US_PER_S));
 }
 
 static void advance_cycle(struct cc *cc, const struct cc_ack *ack)
@@ -347,6 +379,7 @@ static void set_cwnd(struct cc *cc, const struct cc_ack *ack)
 		cc->cwnd_bytes += ack->acked_bytes;
 	if (b->mode == BBR_PROBE_BW)
 		cc->cwnd_bytes = min_u64(cc->cwnd_bytes, b->inflight_cap);
+	cc->cwnd_bytes = min_u64(cc->cwnd_bytes, b->buffer_cap);
 	if (b->mode == BBR_PROBE_RTT)
 		cc->cwnd_bytes = min_u64(cc->cwnd_bytes, bdp(cc, GAIN(0.5)));
 	cc->cwnd_bytes = max_u64(cc->cwnd_bytes, cwnd_min(cc));

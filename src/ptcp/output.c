@@ -281,10 +281,8 @@ static size_t data_allowance(struct ptcp_assoc *a, struct path *p, size_t pendin
 	if (pending_bytes == 0)
 		return probe_bytes;
 	const size_t wanted = pending_bytes + pending_bytes / 16 + 64;
-	if (p->in_flight_bytes > 0 && p->in_flight_bytes + p->mtu_bytes > p->cc.cwnd_bytes) {
-		p->cwnd_limited = true;
+	if (p->in_flight_bytes > 0 && p->in_flight_bytes + p->mtu_bytes > p->cc.cwnd_bytes)
 		return probe_bytes;
-	}
 	const uint64_t window = p->cc.cwnd_bytes > p->in_flight_bytes
 					? p->cc.cwnd_bytes - p->in_flight_bytes
 					: p->mtu_bytes;

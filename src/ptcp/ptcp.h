@@ -124,9 +124,10 @@ struct ptcp_config {
 	uint64_t persistence_us;       /* 0: min(4 SRTT, 1 s), at least 100 ms */
 	size_t send_queue_bytes;       /* messages not sent yet; 1 MiB */
 	size_t send_memory_bytes;      /* messages queued or in flight; 32 MiB */
-	size_t receive_memory_bytes;   /* reassembly, order and delivery; 8 MiB */
-	uint32_t in_flight_packets;    /* rounded up to a power of two; 32768 */
-	bool ecn;                      /* mark packets ECT(0) and answer to CE */
+	size_t receive_memory_bytes; /* reassembly, order and delivery; as much as the peer may have
+					in flight, 32 MiB */
+	uint32_t in_flight_packets;  /* rounded up to a power of two; 32768 */
+	bool ecn;                    /* mark packets ECT(0) and answer to CE */
 	struct ptcp_conn_limits conn_limits;
 	void (*trace)(void *user, const struct ptcp_trace *trace,
 		      uint64_t now_us); /* may be NULL */

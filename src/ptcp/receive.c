@@ -148,15 +148,7 @@ static void unlink_partial(struct receiver *r, uint32_t slot)
 	p->next = p->older = p->newer = NONE;
 }
 
-static void evict_oldest(struct ptcp_assoc *a)
-{
-	struct receiver *const r = &a->receiver;
-	const uint32_t slot = r->oldest;
-
-	unlink_partial(r, slot);
-	slot_free(r, slot);
-	a->stats.messages_dropped_memory++;
-}
+static void evict_oldest(struct ptcp_assoc *a);
 
 /* A buffer, at the expense of the oldest incomplete messages if need be. */
 static bool get_buffer(struct ptcp_assoc *a, size_t n_bytes, struct pool_buffer *ret_buffer)
@@ -282,6 +274,29 @@ static void in_order(struct ptcp_assoc *a, uint32_t slot)
 	flush_lane(a, index);
 }
 
+/* What comes of it later is dropped, and its lane does not wait for it. */
+static void evict_oldest(struct ptcp_assoc *a)
+{
+	struct receiver *const r = &a->receiver;
+	const uint32_t slot = r->oldest;
+	struct partial *const p = &r->partials[slot];
+
+	unlink_partial(r, slot);
+	pool_put(&r->pool, &p->buffer);
+	pool_put(&r->pool, &p->range_buffer);
+	mark_done(r, p->id);
+	in_order(a, slot);
+	a->stats.messages_dropped_memory++;
+}
+
+void receiver_expire(struct ptcp_assoc *a)
+{
+	struct receiver *const r = &a->receiver;
+
+	while (r->oldest != NONE && a->now_us >= r->partials[r->oldest].arrived_us + PARTIAL_AGE_US)
+		evict_oldest(a);
+}
+
 /* The lane has waited long enough for what is missing: on to the first that is there. */
 static void skip_lane(struct ptcp_assoc *a, unsigned index)
 {
@@ -375,7 +390,7 @@ static uint32_t partial_new(struct ptcp_assoc *a, const struct message_frame *f)
 	if (!get_buffer(a, f->total, &buffer))
 		return NONE;
 	uint32_t slot = slot_new(r);
-	if (slot == NONE && r->oldest != NONE) {
+	while (slot == NONE && r->oldest != NONE) {
 		evict_oldest(a);
 		slot = slot_new(r);
 	}

@@ -272,8 +272,35 @@ static void sample_rtt(struct ptcp_assoc *a, const struct ack_frame *f)
 			   min_u64(f->delay_us, PEER_DELAY_MAX_US));
 }
 
+/*
+ * Acknowledgements come in lumps, and over a round trip of 100 us a lump is all there is: such
+ * samples are too high by any factor. There, count over a fixed time instead.
+ */
+static void sample_window(struct ptcp_assoc *a, struct path *p)
+{
+	if (p->rtt.srtt_us >= RATE_WINDOW_US) {
+		p->window_start_us = 0;
+		return;
+	}
+	const uint64_t passed_us = a->now_us - p->window_start_us;
+	const bool app_limited = p->window_app_limited || p->round_app_limited;
+
+	p->round_rate = 0;
+	p->window_app_limited = app_limited;
+	if (p->window_start_us != 0 && passed_us < RATE_WINDOW_US)
+		return;
+	if (p->window_start_us != 0) {
+		p->round_rate = (p->delivered_bytes - p->window_start_bytes) * US_PER_S / passed_us;
+		p->round_app_limited = app_limited;
+	}
+	p->window_start_us = a->now_us;
+	p->window_start_bytes = p->delivered_bytes;
+	p->window_app_limited = false;
+}
+
 static void tell_cc(struct ptcp_assoc *a, struct path *p, uint64_t rtt_us, uint64_t ce_packets)
 {
+	sample_window(a, p);
 	const struct cc_ack ack = {
 		.now_us = a->now_us,
 		.acked_bytes = p->round_acked_bytes,
