@@ -21,6 +21,7 @@ enum {
 
 #define ANSWER_TIMEOUT_US (20 * US_PER_S) /* from asking to the answer, or to the peer's offer */
 #define CLOSE_TIMEOUT_US  (500 * US_PER_MS)
+#define OPEN_GRACE_US     (8 * US_PER_S)
 
 enum rendezvous_phase {
 	RENDEZVOUS_NONE,
@@ -90,6 +91,8 @@ struct session {
 	char why_text[SESSION_WHY_BYTES];
 	unsigned n_failures; /* in a row */
 	uint64_t retry_us, close_deadline_us;
+	enum session_why closed_why; /* CLOSING */
+	char closed_because[SESSION_WHY_BYTES];
 
 	struct rendezvous open, pending;
 
@@ -159,13 +162,13 @@ struct keys_rendezvous rendezvous_keys(const struct session *s, const struct ren
 int rendezvous_make_agent(struct session *s, uint64_t now_us);
 
 /* paths.c */
-struct path *path_find(struct session *s, uint8_t socket, const struct endpoint *remote);
-struct path *path_by_id(struct session *s, uint32_t id);
-void path_add_relay(struct session *s, uint64_t now_us);
-void path_drop_relay(struct session *s, uint64_t now_us);
-void path_valid(struct session *s, const struct nat_event *event, uint64_t now_us);
-void path_lost(struct session *s, const struct nat_event *event, uint64_t now_us);
-void paths_clear(struct session *s);
-void paths_drop_direct(struct session *s, uint64_t now_us);
+struct path *session_path_find(struct session *s, uint8_t socket, const struct endpoint *remote);
+struct path *session_path_by_id(struct session *s, uint32_t id);
+void session_path_add_relay(struct session *s, uint64_t now_us);
+void session_path_drop_relay(struct session *s, uint64_t now_us);
+void session_path_valid(struct session *s, const struct nat_event *event, uint64_t now_us);
+void session_path_lost(struct session *s, const struct nat_event *event, uint64_t now_us);
+void session_paths_clear(struct session *s);
+void session_paths_drop_direct(struct session *s, uint64_t now_us);
 
 #endif

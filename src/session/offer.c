@@ -100,7 +100,7 @@ static bool take(enum field type, struct reader *value, struct offer *o)
 int offer_decode(const void *data, size_t data_bytes, struct offer *ret_offer)
 {
 	struct reader r = reader_over(data, data_bytes);
-	struct offer offer = {.has_share = false};
+	struct offer offer = { .has_share = false };
 	uint32_t seen = 0;
 
 	if (data_bytes > OFFER_PLAIN_BYTES_MAX || reader_u8(&r) != OFFER_VERSION)

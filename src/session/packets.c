@@ -57,8 +57,8 @@ static size_t make_message(struct session *s, size_t frame_bytes, struct tun_pac
 
 void session_tun_commit(struct session *s, size_t frame_bytes, uint64_t now_us)
 {
-	struct ptcp_message_info info = {.flow = 0};
-	struct tun_packet packet = {.data = NULL};
+	struct ptcp_message_info info = { .flow = 0 };
+	struct tun_packet packet = { .data = NULL };
 	size_t n_bytes = 0;
 
 	if (!s->assoc || !s->tun_room)

@@ -6,7 +6,7 @@
 
 /* ---- the table ----------------------------------------------------------------------------- */
 
-struct path *path_find(struct session *s, uint8_t socket, const struct endpoint *remote)
+struct path *session_path_find(struct session *s, uint8_t socket, const struct endpoint *remote)
 {
 	for (size_t i = 0; i < PATHS_MAX; i++) {
 		struct path *p = &s->paths[i];
@@ -17,7 +17,7 @@ struct path *path_find(struct session *s, uint8_t socket, const struct endpoint 
 	return NULL;
 }
 
-struct path *path_by_id(struct session *s, uint32_t id)
+struct path *session_path_by_id(struct session *s, uint32_t id)
 {
 	for (size_t i = 0; i < PATHS_MAX; i++)
 		if (s->paths[i].id == id && id)
@@ -55,11 +55,11 @@ static struct path *path_new(struct session *s)
 		if (!ptcp_has_path(s, s->paths[i].id))
 			found = &s->paths[i];
 	if (found)
-		*found = (struct path){.id = s->next_path_id++};
+		*found = (struct path){ .id = s->next_path_id++ };
 	return found;
 }
 
-void paths_clear(struct session *s)
+void session_paths_clear(struct session *s)
 {
 	memset(s->paths, 0, sizeof(s->paths));
 }
@@ -68,10 +68,10 @@ static void path_remove(struct session *s, struct path *p, uint64_t now_us)
 {
 	if (s->assoc)
 		ptcp_path_remove(s->assoc, p->id, now_us);
-	*p = (struct path){.id = 0};
+	*p = (struct path){ .id = 0 };
 }
 
-void paths_drop_direct(struct session *s, uint64_t now_us)
+void session_paths_drop_direct(struct session *s, uint64_t now_us)
 {
 	for (size_t i = 0; i < PATHS_MAX; i++)
 		if (s->paths[i].id && !s->paths[i].relay)
@@ -81,20 +81,20 @@ void paths_drop_direct(struct session *s, uint64_t now_us)
 /* ---- the relay ----------------------------------------------------------------------------------
  */
 
-void path_add_relay(struct session *s, uint64_t now_us)
+void session_path_add_relay(struct session *s, uint64_t now_us)
 {
 	struct path *p;
 
-	path_drop_relay(s, now_us);
+	session_path_drop_relay(s, now_us);
 	p = path_new(s);
 	if (!p)
 		return;
 	p->relay = true;
 	if (ptcp_path_add(s->assoc, p->id, PTCP_PATH_RELAY, PATH_MTU_RELAY, now_us))
-		*p = (struct path){.id = 0};
+		*p = (struct path){ .id = 0 };
 }
 
-void path_drop_relay(struct session *s, uint64_t now_us)
+void session_path_drop_relay(struct session *s, uint64_t now_us)
 {
 	struct path *p = path_relay(s);
 
@@ -161,9 +161,9 @@ static uint16_t path_mtu(const struct endpoint *remote)
 	return remote->ip.family == FAMILY_IPV6 ? PATH_MTU_IPV6 : PATH_MTU_IPV4;
 }
 
-void path_valid(struct session *s, const struct nat_event *event, uint64_t now_us)
+void session_path_valid(struct session *s, const struct nat_event *event, uint64_t now_us)
 {
-	struct path *p = path_find(s, event->socket, &event->remote);
+	struct path *p = session_path_find(s, event->socket, &event->remote);
 
 	if (!s->assoc || (s->path_mode == SESSION_PATH_LAN && !event->same_lan))
 		return;
@@ -177,12 +177,12 @@ void path_valid(struct session *s, const struct nat_event *event, uint64_t now_u
 	p->same_lan = event->same_lan;
 	if (ptcp_path_add(s->assoc, p->id, PTCP_PATH_DIRECT, path_mtu(&event->remote), now_us) ==
 	    -ENOBUFS)
-		*p = (struct path){.id = 0};
+		*p = (struct path){ .id = 0 };
 }
 
-void path_lost(struct session *s, const struct nat_event *event, uint64_t now_us)
+void session_path_lost(struct session *s, const struct nat_event *event, uint64_t now_us)
 {
-	struct path *p = path_find(s, event->socket, &event->remote);
+	struct path *p = session_path_find(s, event->socket, &event->remote);
 
 	if (p)
 		path_remove(s, p, now_us);
@@ -219,7 +219,7 @@ static int input_unknown(struct session *s, uint8_t socket, const struct endpoin
 	id = p->id;
 	r = ptcp_input(s->assoc, id, data, n_bytes, ecn, now_us);
 	if (r)
-		*p = (struct path){.id = 0};
+		*p = (struct path){ .id = 0 };
 	return r;
 }
 
@@ -233,7 +233,7 @@ int session_input(struct session *s, uint8_t socket, const struct endpoint *from
 		if (s->nat)
 			r = nat_agent_input(s->nat, socket, from, data, n_bytes, now_us);
 	} else if (s->assoc) {
-		p = path_find(s, socket, from);
+		p = session_path_find(s, socket, from);
 		r = p ? ptcp_input(s->assoc, p->id, data, n_bytes, ecn, now_us)
 		      : input_unknown(s, socket, from, data, n_bytes, ecn, now_us);
 	}
@@ -277,7 +277,7 @@ static void send_direct(const struct path *p, const struct ptcp_batch *batch,
 
 bool session_output(struct session *s, struct session_send *ret_send, uint64_t now_us)
 {
-	struct ptcp_batch batch = {.data = s->batch, .size_bytes = PTCP_BATCH_BYTES_MAX};
+	struct ptcp_batch batch = { .data = s->batch, .size_bytes = PTCP_BATCH_BYTES_MAX };
 	const struct path *p;
 
 	if (s->relay_taken < s->relay_batch.used_bytes) {
@@ -287,7 +287,7 @@ bool session_output(struct session *s, struct session_send *ret_send, uint64_t n
 	if (output_nat(s, ret_send, now_us))
 		return true;
 	while (s->assoc && ptcp_output(s->assoc, &batch, now_us)) {
-		p = path_by_id(s, batch.path_id);
+		p = session_path_by_id(s, batch.path_id);
 		if (p && !p->relay) {
 			send_direct(p, &batch, ret_send);
 			return true;
@@ -298,7 +298,7 @@ bool session_output(struct session *s, struct session_send *ret_send, uint64_t n
 			relay_fill(s, ret_send);
 			return true;
 		}
-		batch = (struct ptcp_batch){.data = s->batch, .size_bytes = PTCP_BATCH_BYTES_MAX};
+		batch = (struct ptcp_batch){ .data = s->batch, .size_bytes = PTCP_BATCH_BYTES_MAX };
 	}
 	session_pull(s, now_us);
 	return false;
@@ -306,7 +306,7 @@ bool session_output(struct session *s, struct session_send *ret_send, uint64_t n
 
 void session_too_big(struct session *s, const struct session_send *send, uint64_t now_us)
 {
-	if (s->assoc && !send->relay && path_by_id(s, send->path_id))
+	if (s->assoc && !send->relay && session_path_by_id(s, send->path_id))
 		ptcp_path_too_big(s->assoc, send->path_id,
 				  send->segment_bytes ? send->segment_bytes : send->n_bytes,
 				  now_us);

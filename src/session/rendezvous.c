@@ -112,7 +112,7 @@ static int make_own(struct session *s, struct rendezvous *r)
 
 static void make_offer(struct session *s, const struct rendezvous *r, struct offer *offer)
 {
-	*offer = (struct offer){.has_share = true};
+	*offer = (struct offer){ .has_share = true };
 	memcpy(offer->share, r->own_share, sizeof(offer->share));
 	memcpy(offer->cid, r->own_cid, sizeof(offer->cid));
 	snprintf(offer->device, sizeof(offer->device), "%s", s->device);
@@ -181,7 +181,7 @@ bool session_next_signal(struct session *s, struct session_signal_out *ret_signa
 
 void rendezvous_trickle(struct session *s, uint64_t now_us)
 {
-	struct offer offer = {.has_share = false};
+	struct offer offer = { .has_share = false };
 
 	if (s->open.phase != RENDEZVOUS_OPEN || !s->nat)
 		return;
@@ -244,18 +244,20 @@ static int open_pending(struct session *s, bool keep, uint64_t now_us)
 {
 	int r;
 
-	path_drop_relay(s, now_us);
+	session_path_drop_relay(s, now_us);
 	drop_signals(s);
 	rendezvous_clear(&s->open);
 	s->open = s->pending;
 	s->open.phase = RENDEZVOUS_OPEN;
 	s->open.deadline_us = NEVER_US;
-	s->pending = (struct rendezvous){.deadline_us = NEVER_US};
+	s->pending = (struct rendezvous){ .deadline_us = NEVER_US };
+	/* A moment for a path to come up over this one, before a stalled link asks again. */
+	s->retry_us = now_us + OPEN_GRACE_US;
 	r = rendezvous_make_agent(s, now_us);
 	if (r)
 		return r;
 	if (keep) {
-		path_add_relay(s, now_us);
+		session_path_add_relay(s, now_us);
 		return 0;
 	}
 	return session_start_association(s, now_us);
@@ -263,7 +265,7 @@ static int open_pending(struct session *s, bool keep, uint64_t now_us)
 
 void rendezvous_close(struct session *s, uint64_t now_us)
 {
-	path_drop_relay(s, now_us);
+	session_path_drop_relay(s, now_us);
 	drop_signals(s);
 	rendezvous_clear(&s->open);
 	nat_agent_free(s->nat);
@@ -275,7 +277,7 @@ void rendezvous_close(struct session *s, uint64_t now_us)
 
 void rendezvous_ask(struct session *s, uint64_t now_us)
 {
-	struct session_event event = {.type = SESSION_EVENT_ASK};
+	struct session_event event = { .type = SESSION_EVENT_ASK };
 	uint8_t random[OFFER_ID_BYTES / 2];
 
 	if (s->config.random(s->config.user, random, sizeof(random))) {
@@ -373,9 +375,9 @@ enum session_why session_why_from_status(const char *status, size_t n_bytes)
 		const char *status;
 		enum session_why why;
 	} map[] = {
-		{"unknown", SESSION_WHY_UNKNOWN}, {"refused", SESSION_WHY_REFUSED},
-		{"busy", SESSION_WHY_BUSY},       {"down", SESSION_WHY_PEER_DOWN},
-		{"limited", SESSION_WHY_SERVER},
+		{ "unknown", SESSION_WHY_UNKNOWN }, { "refused", SESSION_WHY_REFUSED },
+		{ "busy", SESSION_WHY_BUSY },       { "down", SESSION_WHY_PEER_DOWN },
+		{ "limited", SESSION_WHY_SERVER },
 	};
 
 	for (size_t i = 0; status && i < ARRAY_SIZE(map); i++)
@@ -498,7 +500,7 @@ bool session_has_id(const struct session *s, const char *id)
 /* Signals and relay are gone; what is direct goes on. */
 static void open_lost(struct session *s, uint64_t delay_us, uint64_t now_us)
 {
-	path_drop_relay(s, now_us);
+	session_path_drop_relay(s, now_us);
 	drop_signals(s);
 	rendezvous_clear(&s->open);
 	s->retry_us = now_us + delay_us;

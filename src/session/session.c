@@ -32,7 +32,7 @@ static const char *const input_names[] = {
 };
 static_assert(ARRAY_SIZE(input_names) == INPUT_COUNT, "one name per input");
 
-static const char *const mode_names[] = {"auto", "direct", "relay", "lan"};
+static const char *const mode_names[] = { "auto", "direct", "relay", "lan" };
 static_assert(ARRAY_SIZE(mode_names) == SESSION_PATH_MODE_COUNT, "one name per mode");
 
 /* When an attempt that failed for this reason is made again: first, and at most. */
@@ -40,20 +40,20 @@ static const struct why {
 	const char *name;
 	uint64_t first_us, max_us;
 } whys[] = {
-	[SESSION_WHY_NONE] = {"none", 0, 60 * US_PER_S},
-	[SESSION_WHY_OFFLINE] = {"offline", 5 * US_PER_S, 60 * US_PER_S},
-	[SESSION_WHY_UNKNOWN] = {"unknown", 60 * US_PER_S, 300 * US_PER_S},
-	[SESSION_WHY_REFUSED] = {"refused", 5 * US_PER_S, 60 * US_PER_S},
-	[SESSION_WHY_BUSY] = {"busy", 3 * US_PER_S, 10 * US_PER_S},
-	[SESSION_WHY_PEER_DOWN] = {"peer-down", 10 * US_PER_S, 60 * US_PER_S},
-	[SESSION_WHY_SERVER] = {"server", 1 * US_PER_S, 30 * US_PER_S},
-	[SESSION_WHY_UNTRUSTED] = {"untrusted", 300 * US_PER_S, 3600 * US_PER_S},
-	[SESSION_WHY_REJECTED] = {"rejected", 60 * US_PER_S, 300 * US_PER_S},
-	[SESSION_WHY_TIMED_OUT] = {"timed-out", 2 * US_PER_S, 60 * US_PER_S},
-	[SESSION_WHY_LOST] = {"lost", 500 * US_PER_MS, 60 * US_PER_S},
-	[SESSION_WHY_GOING_AWAY] = {"going-away", 2 * US_PER_S, 60 * US_PER_S},
-	[SESSION_WHY_PROTOCOL] = {"protocol", 5 * US_PER_S, 60 * US_PER_S},
-	[SESSION_WHY_STOPPED] = {"stopped", 0, 60 * US_PER_S},
+	[SESSION_WHY_NONE] = { "none", 0, 60 * US_PER_S },
+	[SESSION_WHY_OFFLINE] = { "offline", 5 * US_PER_S, 60 * US_PER_S },
+	[SESSION_WHY_UNKNOWN] = { "unknown", 60 * US_PER_S, 300 * US_PER_S },
+	[SESSION_WHY_REFUSED] = { "refused", 5 * US_PER_S, 60 * US_PER_S },
+	[SESSION_WHY_BUSY] = { "busy", 3 * US_PER_S, 10 * US_PER_S },
+	[SESSION_WHY_PEER_DOWN] = { "peer-down", 10 * US_PER_S, 60 * US_PER_S },
+	[SESSION_WHY_SERVER] = { "server", 1 * US_PER_S, 30 * US_PER_S },
+	[SESSION_WHY_UNTRUSTED] = { "untrusted", 300 * US_PER_S, 3600 * US_PER_S },
+	[SESSION_WHY_REJECTED] = { "rejected", 60 * US_PER_S, 300 * US_PER_S },
+	[SESSION_WHY_TIMED_OUT] = { "timed-out", 2 * US_PER_S, 60 * US_PER_S },
+	[SESSION_WHY_LOST] = { "lost", 500 * US_PER_MS, 60 * US_PER_S },
+	[SESSION_WHY_GOING_AWAY] = { "going-away", 2 * US_PER_S, 60 * US_PER_S },
+	[SESSION_WHY_PROTOCOL] = { "protocol", 5 * US_PER_S, 60 * US_PER_S },
+	[SESSION_WHY_STOPPED] = { "stopped", 0, 60 * US_PER_S },
 };
 static_assert(ARRAY_SIZE(whys) == SESSION_WHY_COUNT, "one line per reason");
 
@@ -138,7 +138,7 @@ void session_dispatch(struct session *s, enum session_input input, const char *b
 {
 	const enum session_state from = s->state;
 	const int cell = table[from][input];
-	struct session_event event = {.type = SESSION_EVENT_STATE};
+	struct session_event event = { .type = SESSION_EVENT_STATE };
 
 	if (cell == KEEP)
 		return;
@@ -260,7 +260,7 @@ void session_drop_association(struct session *s)
 	s->relay_taken = s->relay_batch.used_bytes = 0;
 	s->active_path_id = PTCP_PATH_NONE;
 	s->close_deadline_us = NEVER_US;
-	paths_clear(s);
+	session_paths_clear(s);
 }
 
 int session_start_association(struct session *s, uint64_t now_us)
@@ -304,7 +304,7 @@ int session_start_association(struct session *s, uint64_t now_us)
 	ptcp_set_relay_allowed(
 		s->assoc, s->path_mode == SESSION_PATH_AUTO || s->path_mode == SESSION_PATH_RELAY,
 		now_us);
-	path_add_relay(s, now_us);
+	session_path_add_relay(s, now_us);
 	session_dispatch(s, INPUT_ASSOCIATION, NULL, now_us);
 	return 0;
 }
@@ -333,20 +333,31 @@ static enum session_why why_closed(const struct session *s, uint64_t code, bool 
 	}
 }
 
-static void on_closed(struct session *s, uint64_t code, bool by_peer, uint64_t now_us)
+/* The association is over, the peer knows or will not hear: both ends would start anew, so what
+ * is left of the old rendezvous is of no use either. */
+static void finish_close(struct session *s, uint64_t now_us)
 {
-	const enum session_why why = why_closed(s, code, by_peer);
 	char because[SESSION_WHY_BYTES];
 
-	snprintf(because, sizeof(because), "%s%s%s%s", ptcp_close_code_name(code),
-		 by_peer ? " by the peer" : "", *keys_error(s->keys) ? ": " : "",
-		 keys_error(s->keys));
-	/* Both ends start anew, so what is left of the old rendezvous is of no use. */
+	memcpy(because, s->closed_because, sizeof(because));
 	rendezvous_close(s, now_us);
 	session_drop_association(s);
-	session_set_why(s, why, because);
-	session_plan_retry(s, why, now_us);
+	session_set_why(s, s->closed_why, because);
+	session_plan_retry(s, s->closed_why, now_us);
 	session_dispatch(s, INPUT_LOST, because, now_us);
+}
+
+/* ptcp says it is closed; it may still have to tell, or to answer, the peer. */
+static void on_closed(struct session *s, uint64_t code, bool by_peer, uint64_t now_us)
+{
+	const char *error = keys_error(s->keys);
+
+	s->closed_why = why_closed(s, code, by_peer);
+	snprintf(s->closed_because, sizeof(s->closed_because), "%s%s%s%s",
+		 ptcp_close_code_name(code), by_peer ? " by the peer" : "", *error ? ": " : "",
+		 error);
+	s->close_deadline_us = now_us + CLOSE_TIMEOUT_US;
+	session_dispatch(s, INPUT_CLOSE, s->closed_because, now_us);
 }
 
 static void on_established(struct session *s, uint64_t now_us)
@@ -358,8 +369,8 @@ static void on_established(struct session *s, uint64_t now_us)
 
 static void on_pong(struct session *s, const struct ptcp_event *event)
 {
-	const struct path *path = path_by_id(s, event->pong.path_id);
-	struct session_event out = {.type = SESSION_EVENT_PONG};
+	const struct path *path = session_path_by_id(s, event->pong.path_id);
+	struct session_event out = { .type = SESSION_EVENT_PONG };
 
 	out.pong.id = event->pong.id;
 	out.pong.rtt_us = event->pong.rtt_us;
@@ -373,7 +384,7 @@ static void on_pong(struct session *s, const struct ptcp_event *event)
 
 static void on_path_down(struct session *s, uint32_t id, uint64_t now_us)
 {
-	const struct path *path = path_by_id(s, id);
+	const struct path *path = session_path_by_id(s, id);
 
 	if (path && !path->relay && s->nat)
 		nat_agent_path_lost(s->nat, path->socket, &path->remote, now_us);
@@ -381,7 +392,7 @@ static void on_path_down(struct session *s, uint32_t id, uint64_t now_us)
 
 static void on_ptcp_event(struct session *s, const struct ptcp_event *event, uint64_t now_us)
 {
-	struct session_event out = {.type = SESSION_EVENT_PATH};
+	struct session_event out = { .type = SESSION_EVENT_PATH };
 
 	switch (event->type) {
 	case PTCP_EVENT_ESTABLISHED:
@@ -391,7 +402,7 @@ static void on_ptcp_event(struct session *s, const struct ptcp_event *event, uin
 		on_closed(s, event->closed.code, event->closed.by_peer, now_us);
 		return;
 	case PTCP_EVENT_PATH_NEW:
-		if (path_by_id(s, event->path.id))
+		if (session_path_by_id(s, event->path.id))
 			ptcp_path_add(s->assoc, event->path.id, PTCP_PATH_DIRECT, PATH_MTU_IPV4,
 				      now_us);
 		return;
@@ -431,17 +442,17 @@ static void on_ptcp_event(struct session *s, const struct ptcp_event *event, uin
 
 static void on_nat_event(struct session *s, const struct nat_event *event, uint64_t now_us)
 {
-	struct session_event out = {.type = SESSION_EVENT_WANT_SOCKET};
+	struct session_event out = { .type = SESSION_EVENT_WANT_SOCKET };
 
 	switch (event->kind) {
 	case NAT_EVENT_SIGNAL:
 		rendezvous_trickle(s, now_us);
 		return;
 	case NAT_EVENT_PAIR_VALID:
-		path_valid(s, event, now_us);
+		session_path_valid(s, event, now_us);
 		return;
 	case NAT_EVENT_PAIR_LOST:
-		path_lost(s, event, now_us);
+		session_path_lost(s, event, now_us);
 		return;
 	case NAT_EVENT_WANT_FRESH_SOCKET:
 		session_event_push(s, &out);
@@ -465,6 +476,8 @@ void session_pull(struct session *s, uint64_t now_us)
 		on_nat_event(s, &nat_event, now_us);
 	while (s->assoc && ptcp_next_event(s->assoc, &ptcp_event))
 		on_ptcp_event(s, &ptcp_event, now_us);
+	if (s->state == SESSION_CLOSING && ptcp_assoc_state(s->assoc) == PTCP_CLOSED)
+		finish_close(s, now_us);
 }
 
 /* ---- life
@@ -572,10 +585,7 @@ void session_close(struct session *s, uint64_t code, uint64_t now_us)
 {
 	if (!s->assoc || s->state == SESSION_CLOSING)
 		return;
-	session_set_why(s, SESSION_WHY_STOPPED, NULL);
 	ptcp_assoc_close(s->assoc, code, now_us);
-	s->close_deadline_us = now_us + CLOSE_TIMEOUT_US;
-	session_dispatch(s, INPUT_CLOSE, NULL, now_us);
 	session_pull(s, now_us);
 }
 
@@ -600,7 +610,7 @@ void session_set_path_mode(struct session *s, enum session_path_mode mode, uint6
 	nat_agent_free(s->nat);
 	s->nat = NULL;
 	if (mode == SESSION_PATH_RELAY)
-		paths_drop_direct(s, now_us);
+		session_paths_drop_direct(s, now_us);
 	if (s->open.phase == RENDEZVOUS_OPEN && !rendezvous_make_agent(s, now_us))
 		rendezvous_trickle(s, now_us);
 	session_pull(s, now_us);
@@ -611,11 +621,15 @@ void session_set_path_mode(struct session *s, enum session_path_mode mode, uint6
 
 int session_add_socket(struct session *s, uint8_t socket, bool ipv4, bool ipv6, uint64_t now_us)
 {
+	for (size_t i = 0; i < s->n_sockets; i++)
+		if (s->sockets[i].socket == socket && s->sockets[i].ipv4 == ipv4 &&
+		    s->sockets[i].ipv6 == ipv6)
+			return 0;
 	session_remove_socket(s, socket, now_us);
 	if (s->n_sockets == SESSION_SOCKETS_MAX)
 		return -ENOBUFS;
 	s->sockets[s->n_sockets++] =
-		(struct socket_info){.socket = socket, .ipv4 = ipv4, .ipv6 = ipv6};
+		(struct socket_info){ .socket = socket, .ipv4 = ipv4, .ipv6 = ipv6 };
 	if (s->nat)
 		nat_agent_add_socket(s->nat, socket, ipv4, ipv6, now_us);
 	return 0;
@@ -707,12 +721,8 @@ void session_tick(struct session *s, uint64_t now_us)
 	if (s->nat)
 		nat_agent_tick(s->nat, now_us);
 	session_pull(s, now_us);
-	if (now_us >= s->close_deadline_us) {
-		rendezvous_close(s, now_us);
-		session_drop_association(s);
-		session_plan_retry(s, SESSION_WHY_STOPPED, now_us);
-		session_dispatch(s, INPUT_LOST, "the peer did not confirm the close", now_us);
-	}
+	if (now_us >= s->close_deadline_us)
+		finish_close(s, now_us);
 	if (s->pending.phase != RENDEZVOUS_NONE && now_us >= s->pending.deadline_us)
 		rendezvous_fail(s, SESSION_WHY_TIMED_OUT,
 				s->pending.phase == RENDEZVOUS_ASKING

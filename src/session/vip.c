@@ -14,7 +14,7 @@
 
 #include "crypto/crypto.h"
 
-static const uint8_t prefix6[6] = {0xfd, 0x71, 0x32, 0x71, 0x74, 0x6e};
+static const uint8_t prefix6[6] = { 0xfd, 0x71, 0x32, 0x71, 0x74, 0x6e };
 
 static int hash_address(const char *label, const char *address, const uint8_t *counter,
 			uint8_t out[static CRYPTO_HASH_BYTES])

@@ -1,0 +1,486 @@
+/*
+ * Two sessions back to back in virtual time: a server that passes questions,
+ * signals and relayed datagrams, and a network that passes UDP. Each can be
+ * switched off. Included by the tests of src/session.
+ */
+#ifndef TESTS_SESSION_WORLD_H
+#define TESTS_SESSION_WORLD_H
+
+#include "unit.h"
+#include "session/session.h"
+
+#include <stdio.h>
+
+#define MS        UINT64_C(1000)
+#define NOW_S     1800000000
+#define ITEMS_MAX 4096
+
+enum item_kind {
+	ITEM_INBOUND,
+	ITEM_ANSWER,
+	ITEM_STATUS,
+	ITEM_SIGNAL,
+	ITEM_RELAY,
+	ITEM_UDP,
+};
+
+struct item {
+	enum item_kind kind;
+	int to;
+	uint64_t due_us;
+	char id[OFFER_ID_BYTES + 1], request[OFFER_ID_BYTES + 1];
+	enum session_why why;
+	struct endpoint from, dst;
+	uint8_t *data;
+	size_t n_bytes;
+	TAILQ_ENTRY(item) entry;
+};
+
+struct end {
+	char address[64];
+	struct crypto_key *key;
+	struct crypto_cert *cert;
+	struct crypto_tls_context *tls;
+	struct session *s;
+	struct endpoint at; /* its socket, as the network sees it */
+	bool online;        /* its daemon is connected to the server */
+	bool refuses;
+	enum session_state state;
+	unsigned n_asks, n_paths, n_pongs;
+	bool pong_relay;
+	unsigned n_frames;
+	uint8_t frame[2048];
+	size_t frame_bytes;
+	uint32_t rng;
+};
+
+struct world {
+	struct end end[2];
+	uint64_t now_us;
+	bool udp_works;
+	uint64_t udp_delay_us, server_delay_us;
+	int route; /* its address is the route of both */
+	TAILQ_HEAD(, item) items;
+	unsigned n_items, n_relayed, n_udp;
+};
+
+static struct crypto_key *domain_key;
+static struct crypto_cert *domain_cert;
+
+static int fake_random(void *user, void *out, size_t n_bytes)
+{
+	struct end *e = user;
+
+	for (size_t i = 0; i < n_bytes; i++) {
+		e->rng = e->rng * 1664525u + 1013904223u;
+		((uint8_t *)out)[i] = (uint8_t)(e->rng >> 24);
+	}
+	return 0;
+}
+
+static int verify(void *user, struct crypto_cert *cert)
+{
+	(void)user;
+	return crypto_cert_verify(cert, domain_cert, NULL, NOW_S);
+}
+
+static void end_identity(struct end *e)
+{
+	struct crypto_tls_config config = { .tls13_only = true };
+	struct crypto_csr *csr;
+	struct buffer der;
+
+	buffer_init(&der, 4096, false);
+	assert_int_equal(crypto_key_generate(CRYPTO_KEY_P256, &e->key), 0);
+	assert_int_equal(crypto_csr_make(e->key, e->address, &der), 0);
+	assert_int_equal(crypto_csr_from_der(buffer_peek(&der), buffer_used(&der), &csr), 0);
+	assert_int_equal(
+		crypto_cert_issue(domain_cert, domain_key, csr, e->address, NOW_S, 365, &e->cert),
+		0);
+	crypto_csr_free(csr);
+	buffer_fini(&der);
+	config.cert = e->cert;
+	config.key = e->key;
+	assert_int_equal(crypto_tls_context_new(&config, &e->tls), 0);
+}
+
+static struct tun_addresses addresses_of(const char *own, const char *peer)
+{
+	struct tun_addresses a;
+	struct vip vip;
+
+	assert_int_equal(vip_from_address(own, &vip), 0);
+	memcpy(a.own4, vip.ip4, 4);
+	memcpy(a.own6, vip.ip6, 16);
+	assert_int_equal(vip_from_address(peer, &vip), 0);
+	memcpy(a.peer4, vip.ip4, 4);
+	memcpy(a.peer6, vip.ip6, 16);
+	return a;
+}
+
+/* SESSION_TRACE=1: what a failing test did. */
+static void trace(void *user, const char *what, const char *from, const char *to,
+		  const char *because)
+{
+	const struct end *e = user;
+
+	if (getenv("SESSION_TRACE"))
+		fprintf(stderr, "# %s: %s %s -> %s because %s\n", e->address, what,
+			from ? from : "-", to ? to : "-", because ? because : "-");
+}
+
+static void end_start(struct world *w, int i)
+{
+	struct end *e = &w->end[i];
+	struct session_config config = {
+		.own_address = e->address,
+		.peer_address = w->end[!i].address,
+		.device = "box",
+		.tls = e->tls,
+		.own_key = e->key,
+		.verify = verify,
+		.random = fake_random,
+		.trace = trace,
+		.user = e,
+	};
+	struct nat_candidate host = { .kind = NAT_HOST, .endpoint = e->at };
+
+	config.shown = addresses_of(e->address, w->end[!i].address);
+	assert_int_equal(session_new(&config, w->now_us, &e->s), 0);
+	session_set_device(e->s, &config.shown, TUN_FEATURE_VNET | TUN_FEATURE_CSUM);
+	assert_int_equal(session_add_socket(e->s, 0, true, true, w->now_us), 0);
+	assert_int_equal(session_add_local(e->s, &host, w->now_us), 0);
+	e->state = SESSION_DOWN;
+}
+
+static void world_init(struct world *w)
+{
+	memset(w, 0, sizeof(*w));
+	TAILQ_INIT(&w->items);
+	w->now_us = 1000 * US_PER_S;
+	w->udp_delay_us = 10 * MS;
+	w->server_delay_us = 15 * MS;
+	w->udp_works = true;
+	for (int i = 0; i < 2; i++)
+		snprintf(w->end[i].address, sizeof(w->end[i].address), "%s@a.test",
+			 i ? "bob" : "alice");
+	for (int i = 0; i < 2; i++) {
+		struct end *e = &w->end[i];
+
+		e->online = true;
+		e->rng = (uint32_t)i + 1;
+		assert_int_equal(
+			endpoint_parse(i ? "10.0.0.2:4002" : "10.0.0.1:4001", false, &e->at), 0);
+		end_identity(e);
+		end_start(w, i);
+	}
+}
+
+static void item_free(struct world *w, struct item *item)
+{
+	TAILQ_REMOVE(&w->items, item, entry);
+	w->n_items--;
+	free(item->data);
+	free(item);
+}
+
+static void world_fini(struct world *w)
+{
+	while (!TAILQ_EMPTY(&w->items))
+		item_free(w, TAILQ_FIRST(&w->items));
+	for (int i = 0; i < 2; i++) {
+		session_free(w->end[i].s);
+		crypto_tls_context_unref(w->end[i].tls);
+		crypto_cert_unref(w->end[i].cert);
+		crypto_key_free(w->end[i].key);
+	}
+}
+
+static struct item *item_new(struct world *w, enum item_kind kind, int to, uint64_t delay_us,
+			     const void *data, size_t n_bytes)
+{
+	struct item *item = calloc(1, sizeof(*item));
+
+	assert_non_null(item);
+	assert_true(w->n_items++ < ITEMS_MAX);
+	item->kind = kind;
+	item->to = to;
+	item->due_us = w->now_us + delay_us;
+	item->n_bytes = n_bytes;
+	item->data = malloc(n_bytes ? n_bytes : 1);
+	if (n_bytes)
+		memcpy(item->data, data, n_bytes);
+	TAILQ_INSERT_TAIL(&w->items, item, entry);
+	return item;
+}
+
+/* ---- the server -------------------------------------------------------------------- */
+
+static void reply_status(struct world *w, const struct item *item, enum session_why why)
+{
+	struct item *out = item_new(w, ITEM_STATUS, !item->to, w->server_delay_us, NULL, 0);
+
+	memcpy(out->request, item->request, sizeof(out->request));
+	out->why = why;
+}
+
+static void deliver_inbound(struct world *w, const struct item *item)
+{
+	struct end *to = &w->end[item->to];
+	struct session_inbound inbound = { .route = &w->route,
+					   .request = item->request,
+					   .peer_cert = w->end[!item->to].cert };
+	struct session_reply reply;
+	struct item *out;
+	int r;
+
+	if (!to->online || to->refuses) {
+		reply_status(w, item, to->online ? SESSION_WHY_REFUSED : SESSION_WHY_OFFLINE);
+		return;
+	}
+	r = session_inbound(to->s, &inbound, &reply, w->now_us);
+	if (r) {
+		assert_int_equal(r, SESSION_BUSY);
+		reply_status(w, item, SESSION_WHY_BUSY);
+		return;
+	}
+	out = item_new(w, ITEM_ANSWER, !item->to, w->server_delay_us, reply.offer,
+		       reply.offer_bytes);
+	memcpy(out->id, reply.id, sizeof(out->id));
+	memcpy(out->request, item->request, sizeof(out->request));
+}
+
+static void deliver(struct world *w, struct item *item)
+{
+	struct end *to = &w->end[item->to];
+	struct session_answer answer = { .request = item->request,
+					 .route = &w->route,
+					 .id = item->id,
+					 .peer_cert = w->end[!item->to].cert,
+					 .offer = item->data,
+					 .offer_bytes = item->n_bytes };
+
+	switch (item->kind) {
+	case ITEM_INBOUND:
+		deliver_inbound(w, item);
+		break;
+	case ITEM_ANSWER:
+		session_answer(to->s, &answer, w->now_us);
+		break;
+	case ITEM_STATUS:
+		session_answer_failed(to->s, item->request, item->why, NULL, w->now_us);
+		break;
+	case ITEM_SIGNAL:
+		if (to->online)
+			session_signal(to->s, item->id, item->data, item->n_bytes, w->now_us);
+		break;
+	case ITEM_RELAY:
+		w->n_relayed++;
+		if (to->online)
+			session_relay(to->s, item->id, item->data, item->n_bytes, w->now_us);
+		break;
+	case ITEM_UDP:
+		w->n_udp++;
+		if (w->udp_works && endpoint_equal(&item->dst, &to->at))
+			session_input(to->s, 0, &item->from, item->data, item->n_bytes, 0,
+				      w->now_us);
+		break;
+	}
+}
+
+/* ---- the pump ---------------------------------------------------------------------------- */
+
+static void pump_events(struct world *w, int i)
+{
+	struct end *e = &w->end[i];
+	struct session_event event;
+	struct item *item;
+
+	while (session_next_event(e->s, &event)) {
+		switch (event.type) {
+		case SESSION_EVENT_STATE:
+			assert_int_equal(event.state.from, e->state);
+			e->state = event.state.to;
+			break;
+		case SESSION_EVENT_ASK:
+			e->n_asks++;
+			item = item_new(w, e->online ? ITEM_INBOUND : ITEM_STATUS,
+					e->online ? !i : i, e->online ? w->server_delay_us : 0,
+					NULL, 0);
+			item->why = SESSION_WHY_SERVER;
+			memcpy(item->request, event.request, sizeof(item->request));
+			break;
+		case SESSION_EVENT_PATH:
+			e->n_paths++;
+			break;
+		case SESSION_EVENT_PONG:
+			e->n_pongs++;
+			e->pong_relay = event.pong.relay;
+			break;
+		default:
+			break;
+		}
+	}
+}
+
+static void send_udp(struct world *w, int i, const struct session_send *send)
+{
+	const size_t step = send->segment_bytes ? send->segment_bytes : send->n_bytes;
+
+	for (size_t at = 0; at < send->n_bytes; at += step) {
+		struct item *item = item_new(w, ITEM_UDP, !i, w->udp_delay_us, send->data + at,
+					     min_size(step, send->n_bytes - at));
+
+		item->from = w->end[i].at;
+		item->dst = send->to;
+	}
+}
+
+static void pump(struct world *w, int i)
+{
+	struct end *e = &w->end[i];
+	struct session_signal_out signal;
+	struct session_frame frame;
+	struct session_send send;
+	struct item *item;
+
+	while (session_tun_next(e->s, &frame)) {
+		e->n_frames++;
+		e->frame_bytes = frame.packet_bytes;
+		if (frame.packet_bytes <= sizeof(e->frame))
+			memcpy(e->frame, frame.packet, frame.packet_bytes);
+	}
+	pump_events(w, i);
+	while (session_next_signal(e->s, &signal)) {
+		assert_ptr_equal(signal.route, &w->route);
+		item = item_new(w, ITEM_SIGNAL, !i, w->server_delay_us, signal.body,
+				signal.n_bytes);
+		memcpy(item->id, signal.id, sizeof(item->id));
+	}
+	while (session_output(e->s, &send, w->now_us)) {
+		if (!send.relay) {
+			send_udp(w, i, &send);
+		} else if (e->online) {
+			item = item_new(w, ITEM_RELAY, !i, w->server_delay_us, send.data,
+					send.n_bytes);
+			memcpy(item->id, send.id, sizeof(item->id));
+		}
+	}
+	pump_events(w, i);
+}
+
+static uint64_t next_due(const struct world *w)
+{
+	uint64_t due_us = NEVER_US;
+	const struct item *item;
+
+	TAILQ_FOREACH (item, &w->items, entry)
+		due_us = min_u64(due_us, item->due_us);
+	for (int i = 0; i < 2; i++)
+		due_us = min_u64(due_us, session_deadline_us(w->end[i].s));
+	return due_us;
+}
+
+/* Runs until then, or until `done` says so. True if it did. */
+static bool run_until(struct world *w, uint64_t end_us, bool (*done)(struct world *w))
+{
+	unsigned idle = 0;
+
+	for (;;) {
+		const uint64_t before_us = w->now_us;
+		struct item *item, *next;
+		uint64_t due_us;
+
+		for (int i = 0; i < 2; i++)
+			pump(w, i);
+		if (done && done(w))
+			return true;
+		due_us = next_due(w);
+		if (due_us > end_us) {
+			w->now_us = end_us;
+			return false;
+		}
+		w->now_us = max_u64(w->now_us, due_us);
+		idle = w->now_us == before_us ? idle + 1 : 0;
+		assert_true(idle < 10000); /* a deadline that does not move */
+		for (item = TAILQ_FIRST(&w->items); item; item = next) {
+			next = TAILQ_NEXT(item, entry);
+			if (item->due_us <= w->now_us) {
+				deliver(w, item);
+				item_free(w, item);
+			}
+		}
+		for (int i = 0; i < 2; i++)
+			if (w->now_us >= session_deadline_us(w->end[i].s))
+				session_tick(w->end[i].s, w->now_us);
+	}
+}
+
+static bool run_for(struct world *w, uint64_t us, bool (*done)(struct world *w))
+{
+	return run_until(w, w->now_us + us, done);
+}
+
+static bool both_up(struct world *w)
+{
+	return w->end[0].state == SESSION_UP && w->end[1].state == SESSION_UP;
+}
+
+static bool is_direct(const struct end *e)
+{
+	struct session_status status;
+
+	session_get_status(e->s, &status);
+	return status.state == SESSION_UP && status.has_path && !status.relay;
+}
+
+static bool both_direct(struct world *w)
+{
+	return is_direct(&w->end[0]) && is_direct(&w->end[1]);
+}
+
+/* ---- packets --------------------------------------------------------------------------------- */
+
+static uint16_t ip_sum(const uint8_t *header)
+{
+	uint32_t sum = 0;
+
+	for (int i = 0; i < 20; i += 2)
+		sum += (uint32_t)header[i] << 8 | header[i + 1];
+	sum = (sum & 0xffff) + (sum >> 16);
+	return (uint16_t) ~(sum + (sum >> 16));
+}
+
+/* A frame with a UDP packet from own to peer, as the addresses say. */
+static size_t make_frame(uint8_t *out, const struct tun_addresses *a, uint8_t mark)
+{
+	uint8_t *ip = out + TUN_VNET_BYTES;
+	const size_t total = 20 + 8 + 4;
+
+	memset(out, 0, TUN_VNET_BYTES + total);
+	ip[0] = 0x45;
+	ip[3] = (uint8_t)total;
+	ip[8] = 64;
+	ip[9] = 17;
+	memcpy(ip + 12, a->own4, 4);
+	memcpy(ip + 16, a->peer4, 4);
+	ip[10] = (uint8_t)(ip_sum(ip) >> 8);
+	ip[11] = (uint8_t)ip_sum(ip);
+	ip[21] = 99; /* ports */
+	ip[23] = 99;
+	ip[25] = 12; /* length */
+	ip[31] = mark;
+	return TUN_VNET_BYTES + total;
+}
+
+static int send_packet(struct world *w, int i, const struct tun_addresses *a, uint8_t mark)
+{
+	uint8_t *room;
+	const int r = session_tun_room(w->end[i].s, &room);
+
+	if (!r)
+		session_tun_commit(w->end[i].s, make_frame(room, a, mark), w->now_us);
+	return r;
+}
+
+#endif

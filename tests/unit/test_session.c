@@ -1,0 +1,434 @@
+/* Two sessions back to back. */
+#include "session_world.h"
+
+static int group_setup(void **state)
+{
+	(void)state;
+	return crypto_key_generate(CRYPTO_KEY_P256, &domain_key) ||
+	       crypto_cert_make_domain(domain_key, "a.test", NOW_S, 365, &domain_cert);
+}
+
+static int group_teardown(void **state)
+{
+	(void)state;
+	crypto_cert_unref(domain_cert);
+	crypto_key_free(domain_key);
+	return 0;
+}
+
+static void bring_up(struct world *w)
+{
+	session_want(w->end[0].s, true, w->now_us);
+	assert_true(run_for(w, 5 * US_PER_S, both_up));
+}
+
+static void one_side_wants_the_link_and_both_come_up(void **state)
+{
+	struct world w;
+
+	(void)state;
+	world_init(&w);
+	bring_up(&w);
+	/* Two trips for the offers, then TLS over the relay. */
+	assert_in_range(w.now_us - 1000 * US_PER_S, 0, 300 * MS);
+	assert_int_equal(w.end[0].n_asks, 1);
+	assert_int_equal(w.end[1].n_asks, 0);
+	world_fini(&w);
+}
+
+static void it_moves_from_the_relay_to_a_direct_path(void **state)
+{
+	struct world w;
+
+	(void)state;
+	world_init(&w);
+	bring_up(&w);
+	assert_true(run_for(&w, 5 * US_PER_S, both_direct));
+	assert_int_equal(session_ping(w.end[0].s, 7, w.now_us), 0);
+	run_for(&w, US_PER_S, NULL);
+	assert_int_equal(w.end[0].n_pongs, 1);
+	assert_false(w.end[0].pong_relay);
+	world_fini(&w);
+}
+
+static void without_udp_it_works_through_the_relay(void **state)
+{
+	struct world w;
+
+	(void)state;
+	world_init(&w);
+	w.udp_works = false;
+	bring_up(&w);
+	run_for(&w, 20 * US_PER_S, NULL);
+	assert_true(both_up(&w));
+	assert_false(is_direct(&w.end[0]));
+	assert_int_equal(session_ping(w.end[1].s, 7, w.now_us), 0);
+	run_for(&w, US_PER_S, NULL);
+	assert_int_equal(w.end[1].n_pongs, 1);
+	assert_true(w.end[1].pong_relay);
+	world_fini(&w);
+}
+
+static void packets_travel_both_ways(void **state)
+{
+	struct tun_addresses a, b;
+	struct world w;
+
+	(void)state;
+	world_init(&w);
+	a = addresses_of(w.end[0].address, w.end[1].address);
+	b = addresses_of(w.end[1].address, w.end[0].address);
+	bring_up(&w);
+	assert_int_equal(send_packet(&w, 0, &a, 1), 0);
+	assert_int_equal(send_packet(&w, 1, &b, 2), 0);
+	run_for(&w, 100 * MS, NULL);
+	assert_int_equal(w.end[1].n_frames, 1);
+	assert_int_equal(w.end[0].n_frames, 1);
+	assert_int_equal(w.end[1].frame[31], 1);
+	assert_int_equal(w.end[0].frame[31], 2);
+	world_fini(&w);
+}
+
+static void addresses_that_are_shown_differently_are_rewritten(void **state)
+{
+	static const uint8_t own4[4] = { 100, 64, 1, 1 }, peer4[4] = { 100, 64, 2, 2 };
+	struct tun_addresses a, b;
+	struct world w;
+
+	(void)state;
+	world_init(&w);
+	a = addresses_of(w.end[0].address, w.end[1].address);
+	b = addresses_of(w.end[1].address, w.end[0].address);
+	memcpy(a.own4, own4, 4);
+	memcpy(a.peer4, peer4, 4);
+	session_set_device(w.end[0].s, &a, TUN_FEATURE_VNET);
+	bring_up(&w);
+	assert_int_equal(send_packet(&w, 0, &a, 1), 0);
+	assert_int_equal(send_packet(&w, 1, &b, 2), 0);
+	run_for(&w, 100 * MS, NULL);
+	assert_int_equal(w.end[1].n_frames, 1);
+	assert_memory_equal(w.end[1].frame + 12, b.peer4, 4);
+	assert_memory_equal(w.end[1].frame + 16, b.own4, 4);
+	assert_int_equal(w.end[0].n_frames, 1);
+	assert_memory_equal(w.end[0].frame + 12, peer4, 4);
+	assert_memory_equal(w.end[0].frame + 16, own4, 4);
+	world_fini(&w);
+}
+
+static void packets_with_a_strange_source_or_destination_do_not_pass(void **state)
+{
+	struct tun_addresses a;
+	struct session_status status;
+	struct world w;
+
+	(void)state;
+	world_init(&w);
+	bring_up(&w);
+	a = addresses_of(w.end[0].address, w.end[1].address);
+	a.own4[3] ^= 1;
+	assert_int_equal(send_packet(&w, 0, &a, 1), 0);
+	a.own4[3] ^= 1;
+	a.peer4[3] ^= 1;
+	assert_int_equal(send_packet(&w, 0, &a, 2), 0);
+	/* The sender's side lies about its own address: the receiver's side must notice. */
+	a.peer4[3] ^= 1;
+	run_for(&w, 100 * MS, NULL);
+	assert_int_equal(w.end[1].n_frames, 0);
+	session_get_status(w.end[0].s, &status);
+	assert_int_equal(status.tun_bad, 2);
+	world_fini(&w);
+}
+
+static void both_ask_at_once_and_one_attempt_wins(void **state)
+{
+	struct world w;
+
+	(void)state;
+	world_init(&w);
+	session_want(w.end[0].s, true, w.now_us);
+	session_want(w.end[1].s, true, w.now_us);
+	assert_true(run_for(&w, 3 * US_PER_S, both_up));
+	assert_in_range(w.now_us - 1000 * US_PER_S, 0, 300 * MS);
+	assert_int_equal(w.end[0].n_asks, 1);
+	assert_int_equal(w.end[1].n_asks, 1);
+	run_for(&w, 10 * US_PER_S, NULL);
+	assert_true(both_up(&w));
+	assert_int_equal(w.end[1].n_asks, 1);
+	world_fini(&w);
+}
+
+static void a_peer_that_is_offline_is_tried_until_it_is_there(void **state)
+{
+	struct session_status status;
+	struct world w;
+
+	(void)state;
+	world_init(&w);
+	w.end[1].online = false;
+	session_want(w.end[0].s, true, w.now_us);
+	run_for(&w, 60 * US_PER_S, NULL);
+	assert_int_equal(w.end[0].state, SESSION_WAITING);
+	session_get_status(w.end[0].s, &status);
+	assert_int_equal(status.why, SESSION_WHY_OFFLINE);
+	/* After 5, 7.5, 11.25 ... seconds. */
+	assert_in_range(w.end[0].n_asks, 4, 7);
+	w.end[1].online = true;
+	assert_true(run_for(&w, 70 * US_PER_S, both_up));
+	world_fini(&w);
+}
+
+static void a_peer_that_refuses_is_told_apart(void **state)
+{
+	struct session_status status;
+	struct world w;
+
+	(void)state;
+	world_init(&w);
+	w.end[1].refuses = true;
+	session_want(w.end[0].s, true, w.now_us);
+	run_for(&w, US_PER_S, NULL);
+	session_get_status(w.end[0].s, &status);
+	assert_int_equal(status.why, SESSION_WHY_REFUSED);
+	w.end[1].refuses = false;
+	session_wake(w.end[0].s, w.now_us);
+	assert_true(run_for(&w, US_PER_S, both_up));
+	world_fini(&w);
+}
+
+static void taking_it_down_is_told_to_the_peer(void **state)
+{
+	struct session_status status;
+	struct world w;
+
+	(void)state;
+	world_init(&w);
+	bring_up(&w);
+	session_want(w.end[0].s, false, w.now_us);
+	run_for(&w, 400 * MS, NULL);
+	assert_int_equal(w.end[0].state, SESSION_DOWN);
+	assert_int_equal(w.end[1].state, SESSION_DOWN);
+	session_get_status(w.end[1].s, &status);
+	assert_int_equal(status.why, SESSION_WHY_PEER_DOWN);
+	run_for(&w, 60 * US_PER_S, NULL);
+	assert_int_equal(w.end[0].n_asks, 1);
+	assert_int_equal(w.end[1].n_asks, 0);
+	world_fini(&w);
+}
+
+static void a_peer_that_was_killed_is_noticed_and_its_return_too(void **state)
+{
+	struct tun_addresses a;
+	struct world w;
+
+	(void)state;
+	world_init(&w);
+	a = addresses_of(w.end[0].address, w.end[1].address);
+	bring_up(&w);
+	assert_true(run_for(&w, 5 * US_PER_S, both_direct));
+	/* Killed: nothing is said, its memory is gone; it is back after 20 s. */
+	session_free(w.end[1].s);
+	w.end[1].online = false;
+	end_start(&w, 1);
+	run_for(&w, 15 * US_PER_S, NULL);
+	assert_int_not_equal(w.end[0].state, SESSION_UP);
+	run_for(&w, 5 * US_PER_S, NULL);
+	w.end[1].online = true;
+	assert_true(run_for(&w, 15 * US_PER_S, both_up));
+	assert_int_equal(send_packet(&w, 0, &a, 9), 0);
+	run_for(&w, 200 * MS, NULL);
+	assert_int_equal(w.end[1].n_frames, 1);
+	world_fini(&w);
+}
+
+static void a_peer_that_restarts_and_asks_replaces_the_old_association(void **state)
+{
+	struct world w;
+
+	(void)state;
+	world_init(&w);
+	bring_up(&w);
+	session_free(w.end[1].s);
+	end_start(&w, 1);
+	session_want(w.end[1].s, true, w.now_us);
+	assert_true(run_for(&w, US_PER_S, both_up));
+	world_fini(&w);
+}
+
+/* The server restarts: its rendezvous are gone, the direct path goes on, a new one follows. */
+static void a_server_restart_does_not_end_the_association(void **state)
+{
+	struct session_status before, after;
+	struct world w;
+
+	(void)state;
+	world_init(&w);
+	bring_up(&w);
+	assert_true(run_for(&w, 5 * US_PER_S, both_direct));
+	session_get_status(w.end[0].s, &before);
+	for (int i = 0; i < 2; i++) {
+		w.end[i].online = false;
+		session_route_lost(w.end[i].s, &w.route, w.now_us);
+	}
+	run_for(&w, 5 * US_PER_S, NULL);
+	assert_true(both_up(&w));
+	session_get_status(w.end[0].s, &after);
+	assert_false(after.has_rendezvous);
+	for (int i = 0; i < 2; i++) {
+		w.end[i].online = true;
+		session_wake(w.end[i].s, w.now_us);
+	}
+	run_for(&w, 10 * US_PER_S, NULL);
+	assert_true(both_up(&w));
+	session_get_status(w.end[0].s, &after);
+	assert_true(after.has_rendezvous);
+	assert_int_equal(after.since_us, before.since_us);
+	/* Signals and relay work again: without UDP it goes on. */
+	w.udp_works = false;
+	run_for(&w, 20 * US_PER_S, NULL);
+	assert_true(both_up(&w));
+	assert_false(is_direct(&w.end[0]));
+	session_get_status(w.end[0].s, &after);
+	assert_int_equal(after.since_us, before.since_us);
+	world_fini(&w);
+}
+
+/* The relay path died with the server: the association stalls, then goes on over a new one. */
+static void a_stalled_association_goes_on_after_a_new_rendezvous(void **state)
+{
+	struct session_status status;
+	struct world w;
+	uint64_t sent;
+	unsigned asks;
+
+	(void)state;
+	world_init(&w);
+	w.udp_works = false;
+	bring_up(&w);
+	run_for(&w, 2 * US_PER_S, NULL);
+	session_get_status(w.end[0].s, &status);
+	sent = status.ptcp.packets_sent;
+	for (int i = 0; i < 2; i++) {
+		w.end[i].online = false;
+		session_route_lost(w.end[i].s, &w.route, w.now_us);
+	}
+	run_for(&w, 15 * US_PER_S, NULL);
+	assert_int_equal(w.end[0].state, SESSION_STALLED);
+	for (int i = 0; i < 2; i++) {
+		w.end[i].online = true;
+		session_wake(w.end[i].s, w.now_us);
+	}
+	asks = w.end[0].n_asks;
+	assert_true(run_for(&w, 10 * US_PER_S, both_up));
+	assert_int_equal(w.end[0].n_asks, asks + 1);
+	session_get_status(w.end[0].s, &status);
+	assert_true(status.ptcp.packets_sent > sent);
+	world_fini(&w);
+}
+
+static void a_new_address_of_the_peer_becomes_a_path(void **state)
+{
+	struct tun_addresses b;
+	struct session_status status;
+	struct world w;
+
+	(void)state;
+	world_init(&w);
+	b = addresses_of(w.end[1].address, w.end[0].address);
+	bring_up(&w);
+	assert_true(run_for(&w, 5 * US_PER_S, both_direct));
+	/* Bob's NAT forgets and gives him another port; he goes on sending. */
+	assert_int_equal(endpoint_parse("10.0.0.2:5555", false, &w.end[1].at), 0);
+	for (int i = 0; i < 30; i++) {
+		assert_int_equal(send_packet(&w, 1, &b, (uint8_t)i), 0);
+		run_for(&w, 100 * MS, NULL);
+	}
+	assert_int_equal(w.end[0].n_frames, 30);
+	session_get_status(w.end[0].s, &status);
+	assert_true(status.state == SESSION_UP);
+	assert_true(status.has_path && !status.relay);
+	assert_int_equal(status.remote.port, 5555);
+	world_fini(&w);
+}
+
+static void forged_signals_change_nothing(void **state)
+{
+	struct session_status status;
+	uint8_t junk[400];
+	struct world w;
+
+	(void)state;
+	world_init(&w);
+	bring_up(&w);
+	memset(junk, 0x41, sizeof(junk));
+	assert_int_equal(session_signal(w.end[0].s, "00000000000000000000000000000000", junk,
+					sizeof(junk), w.now_us),
+			 -ENOENT);
+	session_get_status(w.end[0].s, &status);
+	assert_true(status.has_rendezvous);
+	run_for(&w, US_PER_S, NULL);
+	assert_true(both_up(&w));
+	world_fini(&w);
+}
+
+static void a_peer_with_another_key_than_the_rendezvous_told_is_not_connected(void **state)
+{
+	struct crypto_tls_context *right;
+	struct end other = { .address = "bob@a.test" };
+	struct world w;
+
+	(void)state;
+	world_init(&w);
+	/* Bob's offers are by his key, but in TLS he shows another one of the same domain. */
+	end_identity(&other);
+	right = w.end[1].tls;
+	session_set_identity(w.end[1].s, other.tls, w.end[1].key);
+	session_want(w.end[0].s, true, w.now_us);
+	run_for(&w, 10 * US_PER_S, NULL);
+	assert_int_not_equal(w.end[0].state, SESSION_UP);
+	session_set_identity(w.end[1].s, right, w.end[1].key);
+	crypto_tls_context_unref(other.tls);
+	crypto_cert_unref(other.cert);
+	crypto_key_free(other.key);
+	world_fini(&w);
+}
+
+static void in_relay_mode_no_udp_leaves(void **state)
+{
+	struct world w;
+
+	(void)state;
+	world_init(&w);
+	session_set_path_mode(w.end[0].s, SESSION_PATH_RELAY, w.now_us);
+	session_set_path_mode(w.end[1].s, SESSION_PATH_RELAY, w.now_us);
+	bring_up(&w);
+	run_for(&w, 10 * US_PER_S, NULL);
+	assert_true(both_up(&w));
+	assert_int_equal(w.n_udp, 0);
+	world_fini(&w);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(one_side_wants_the_link_and_both_come_up),
+		cmocka_unit_test(it_moves_from_the_relay_to_a_direct_path),
+		cmocka_unit_test(without_udp_it_works_through_the_relay),
+		cmocka_unit_test(packets_travel_both_ways),
+		cmocka_unit_test(addresses_that_are_shown_differently_are_rewritten),
+		cmocka_unit_test(packets_with_a_strange_source_or_destination_do_not_pass),
+		cmocka_unit_test(both_ask_at_once_and_one_attempt_wins),
+		cmocka_unit_test(a_peer_that_is_offline_is_tried_until_it_is_there),
+		cmocka_unit_test(a_peer_that_refuses_is_told_apart),
+		cmocka_unit_test(taking_it_down_is_told_to_the_peer),
+		cmocka_unit_test(a_peer_that_was_killed_is_noticed_and_its_return_too),
+		cmocka_unit_test(a_peer_that_restarts_and_asks_replaces_the_old_association),
+		cmocka_unit_test(a_server_restart_does_not_end_the_association),
+		cmocka_unit_test(a_stalled_association_goes_on_after_a_new_rendezvous),
+		cmocka_unit_test(a_new_address_of_the_peer_becomes_a_path),
+		cmocka_unit_test(forged_signals_change_nothing),
+		cmocka_unit_test(a_peer_with_another_key_than_the_rendezvous_told_is_not_connected),
+		cmocka_unit_test(in_relay_mode_no_udp_leaves),
+	};
+
+	return cmocka_run_group_tests(tests, group_setup, group_teardown);
+}
