@@ -42,6 +42,19 @@ static int insert(struct domains *domains, const char *domain, struct crypto_cer
 	return 0;
 }
 
+static void load_server(struct domains *domains, const char *name)
+{
+	struct known_domain *known = find(domains, name);
+	char path[FILES_PATH_BYTES];
+	struct buffer text;
+
+	buffer_init(&text, 4096, false);
+	if (known && !files_path(path, domains->state_dir, "known-domains", name, ".server") &&
+	    !files_read(path, &text) && buffer_used(&text) > 0)
+		known->server = strndup((const char *)buffer_peek(&text), buffer_used(&text));
+	buffer_fini(&text);
+}
+
 static int load_one(void *user, const char *name)
 {
 	struct domains *domains = user;
@@ -62,6 +75,8 @@ static int load_one(void *user, const char *name)
 	if (!r)
 		r = insert(domains, address.text, cert);
 	buffer_fini(&pem);
+	if (!r)
+		load_server(domains, address.text);
 	if (r)
 		log_error("domain %s: %s/known-domains/%s.pem cannot be used (%s); it is left "
 			  "as it is",
@@ -74,7 +89,7 @@ int domains_load(struct domains *domains, const char *state_dir)
 	char path[FILES_PATH_BYTES];
 	int r;
 
-	*domains = (struct domains){.state_dir = state_dir};
+	*domains = (struct domains){ .state_dir = state_dir };
 	TAILQ_INIT(&domains->list);
 	r = files_path(path, state_dir, NULL, "known-domains", "");
 	if (!r)
@@ -88,6 +103,7 @@ static void known_free(struct domains *domains, struct known_domain *known)
 	domains->n--;
 	crypto_cert_unref(known->cert);
 	free(known->domain);
+	free(known->server);
 	free(known);
 }
 
@@ -132,6 +148,38 @@ int domains_forget(struct domains *domains, const char *domain)
 	if (!r && known)
 		known_free(domains, known);
 	return r;
+}
+
+const char *domains_server(const struct domains *domains, const char *domain)
+{
+	const struct known_domain *known = find(domains, domain);
+
+	return known ? known->server : NULL;
+}
+
+int domains_set_server(struct domains *domains, const char *domain, const char *server)
+{
+	struct known_domain *known = find(domains, domain);
+	char path[FILES_PATH_BYTES];
+	char *copy;
+	int r;
+
+	if (!known)
+		return -ENOENT;
+	if (known->server && !strcmp(known->server, server))
+		return 0;
+	copy = strdup(server);
+	r = copy ? files_path(path, domains->state_dir, "known-domains", domain, ".server")
+		 : -ENOMEM;
+	if (!r)
+		r = files_write(path, server, strlen(server));
+	if (r) {
+		free(copy);
+		return r;
+	}
+	free(known->server);
+	known->server = copy;
+	return 0;
 }
 
 void domains_path(const struct domains *domains, const char *domain, char *out, size_t out_bytes)

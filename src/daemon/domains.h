@@ -11,6 +11,7 @@
 
 struct known_domain {
 	char *domain;
+	char *server; /* "host:port", or NULL: as DNS says. STATE/known-domains/DOMAIN.server */
 	struct crypto_cert *cert;
 	TAILQ_ENTRY(known_domain) entry;
 };
@@ -29,6 +30,9 @@ struct crypto_cert *domains_pin(const struct domains *domains, const char *domai
 /* Pins, or pins anew. On disk before it counts. */
 int domains_set(struct domains *domains, const char *domain, struct crypto_cert *cert);
 int domains_forget(struct domains *domains, const char *domain);
+/* "host:port" that the user gave for this domain once, or NULL; and to keep one. */
+const char *domains_server(const struct domains *domains, const char *domain);
+int domains_set_server(struct domains *domains, const char *domain, const char *server);
 /* Where the pin is, for messages. */
 void domains_path(const struct domains *domains, const char *domain, char *out, size_t out_bytes);
 

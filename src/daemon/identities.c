@@ -20,7 +20,7 @@ DEFINE_CLEANUP(struct identity *, identity_free)
 
 static int make_contexts(struct identity *id)
 {
-	struct crypto_tls_config config = {.cert = id->cert, .key = id->key};
+	struct crypto_tls_config config = { .cert = id->cert, .key = id->key };
 	int r;
 
 	crypto_tls_context_unref(id->tls);
@@ -106,7 +106,7 @@ int identities_load(struct identities *ids, const char *state_dir)
 	char path[FILES_PATH_BYTES];
 	int r;
 
-	*ids = (struct identities){.state_dir = state_dir};
+	*ids = (struct identities){ .state_dir = state_dir };
 	TAILQ_INIT(&ids->list);
 	r = files_path(path, state_dir, NULL, "identities", "");
 	if (!r)

@@ -1,2 +1,34 @@
-# daemon: see doc/architecture.md
-noinst_HEADERS += src/daemon/daemon.h
+# daemon: all protocol work of q2q-tund, without privileges; main() is the monitor's
+noinst_LTLIBRARIES += src/daemon/libdaemon.la
+src_daemon_libdaemon_la_SOURCES = \
+	src/daemon/daemon.h \
+	src/daemon/internal.h \
+	src/daemon/commands.c \
+	src/daemon/control.c \
+	src/daemon/domains.c \
+	src/daemon/domains.h \
+	src/daemon/enroll.c \
+	src/daemon/files.c \
+	src/daemon/files.h \
+	src/daemon/gather.c \
+	src/daemon/hub.c \
+	src/daemon/identities.c \
+	src/daemon/identities.h \
+	src/daemon/links.c \
+	src/daemon/logring.c \
+	src/daemon/names.c \
+	src/daemon/options.c \
+	src/daemon/peers.c \
+	src/daemon/problem.c \
+	src/daemon/requests.c \
+	src/daemon/serverlink.c \
+	src/daemon/udp.c
+
+sbin_PROGRAMS += src/daemon/q2q-tund
+src_daemon_q2q_tund_SOURCES = src/daemon/daemon.c
+src_daemon_q2q_tund_LDFLAGS = $(AM_LDFLAGS) $(Q2Q_PIE_LDFLAGS)
+src_daemon_q2q_tund_LDADD = src/monitor/libmonitor.la src/daemon/libdaemon.la src/ctl/libctl.la \
+	src/session/libsession.la src/net/libnet.la src/q2q/libq2q.la src/amp/libamp.la \
+	src/nat/libnat.la src/stun/libstun.la src/ptcp/libptcp.la src/tun/libtun.la \
+	src/crypto/libcrypto.la src/conf/libconf.la src/base/libbase.la $(JANSSON_LIBS) \
+	$(OPENSSL_LIBS)

@@ -3,6 +3,7 @@ check_PROGRAMS += tests/unit/played_daemon tests/unit/test_monitor
 TESTS += tests/unit/test_monitor tests/unit/monitor.sh
 dist_check_SCRIPTS += tests/unit/monitor.sh
 tests_unit_played_daemon_SOURCES = tests/unit/played_daemon.c src/daemon/options.c
+tests_unit_played_daemon_CPPFLAGS = $(AM_CPPFLAGS)
 tests_unit_played_daemon_LDADD = src/monitor/libmonitor.la src/conf/libconf.la src/tun/libtun.la \
 	src/base/libbase.la
 tests_unit_test_monitor_SOURCES = tests/unit/test_monitor.c src/monitor/requests.c

@@ -1,0 +1,269 @@
+/*
+ * The daemon's start, its loop and its end.
+ */
+#include "daemon/internal.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#define SWEEP_US     (10 * US_PER_S)
+#define STOP_TIME_US (600 * US_PER_MS) /* a session gives up waiting after 500 ms */
+
+int daemon_random(void *user, void *out, size_t n_bytes)
+{
+	(void)user;
+	return crypto_random(out, n_bytes);
+}
+
+/* ---- the monitor ------------------------------------------------------------------------- */
+
+int daemon_monitor_send(struct daemon *d, struct tun_request *request)
+{
+	const int r = tun_ipc_send_request(d->options->monitor_fd, request);
+
+	if (r) {
+		log_error("the monitor does not answer (%s)",
+			  r > 0 ? "its socket is closed" : strerror(-r));
+		daemon_stop_now(d, EXIT_FAILURE);
+		return r > 0 ? -EPIPE : r;
+	}
+	return 0;
+}
+
+static void on_monitor(void *user, unsigned ready)
+{
+	struct daemon *d = user;
+	struct tun_reply reply;
+	int fd = -1, r;
+
+	(void)ready;
+	for (;;) {
+		r = tun_ipc_receive_reply(d->options->monitor_fd, &reply, &fd);
+		if (r)
+			break;
+		links_on_reply(d, &reply, fd);
+	}
+	if (r == -EAGAIN)
+		return;
+	log_error("the monitor is gone (%s)", r > 0 ? "its socket is closed" : strerror(-r));
+	daemon_stop_now(d, EXIT_FAILURE);
+}
+
+static void tell_monitor(struct daemon *d, enum tun_request_type type)
+{
+	struct tun_request request = { .type = type };
+
+	daemon_monitor_send(d, &request);
+}
+
+static void on_alive(void *user, uint64_t now_us)
+{
+	struct daemon *d = user;
+
+	tell_monitor(d, TUN_REQUEST_ALIVE);
+	net_timer_arm(&d->alive, now_us + d->options->watchdog_us / 4);
+}
+
+/* ---- now and then --------------------------------------------------------------------------- */
+
+static void on_sweep(void *user, uint64_t now_us)
+{
+	struct daemon *d = user;
+
+	links_sweep(d);
+	hub_sweep(d);
+	net_timer_arm(&d->sweep, now_us + SWEEP_US);
+}
+
+static void on_network_changed(void *user)
+{
+	struct daemon *d = user;
+
+	log_info("the network changed: looking for paths again");
+	hub_wake_all(d);
+	gather_restart(d);
+}
+
+/* ---- the end -----------------------------------------------------------------------------------
+ */
+
+void daemon_stop_now(struct daemon *d, int exit_status)
+{
+	d->stopping = true;
+	d->exit_status = exit_status;
+	net_loop_stop(d->loop);
+}
+
+static bool all_closed(const struct daemon *d)
+{
+	const struct link *link;
+
+	LIST_FOREACH (link, &d->links, entry)
+		if (session_state_of(link->session) == SESSION_CLOSING)
+			return false;
+	return true;
+}
+
+static void on_stop_timer(void *user, uint64_t now_us)
+{
+	struct daemon *d = user;
+
+	if (now_us >= d->stop_deadline_us || all_closed(d))
+		net_loop_stop(d->loop);
+	else
+		net_timer_arm(&d->stop_timer, now_us + 10 * US_PER_MS);
+}
+
+/* SIGTERM, SIGINT: the peers are told, and given a moment to confirm. */
+static void on_terminate(void *user, int signal_number)
+{
+	struct daemon *d = user;
+	const uint64_t now_us = net_loop_now_us(d->loop);
+	struct link *link;
+
+	if (d->stopping) {
+		net_loop_stop(d->loop);
+		return;
+	}
+	log_note("signal %d: ending", signal_number);
+	d->stopping = true;
+	tell_monitor(d, TUN_REQUEST_STOPPING);
+	LIST_FOREACH (link, &d->links, entry) {
+		session_close(link->session, SESSION_CLOSE_GOING_AWAY, now_us);
+		links_pump(link);
+	}
+	d->stop_deadline_us = now_us + STOP_TIME_US;
+	net_timer_arm(&d->stop_timer, now_us + 10 * US_PER_MS);
+}
+
+/* ---- start
+ * ----------------------------------------------------------------------------------------- */
+
+static int load_state(struct daemon *d)
+{
+	struct utsname names;
+	int r = identities_load(&d->identities, d->options->state_dir);
+
+	if (!r)
+		r = domains_load(&d->domains, d->options->state_dir);
+	if (!r)
+		r = peers_load(d);
+	if (!r)
+		r = requests_load(d);
+	if (r)
+		log_error("cannot read the state in %s: %s", d->options->state_dir, strerror(-r));
+	if (!uname(&names))
+		text_sanitize(names.nodename, min_size(strlen(names.nodename), OFFER_NAME_BYTES),
+			      d->device, sizeof(d->device));
+	if (!r && d->options->default_identity && !*d->identities.default_address)
+		snprintf(d->identities.default_address, sizeof(d->identities.default_address), "%s",
+			 d->options->default_identity);
+	return r;
+}
+
+static int start_loop(struct daemon *d)
+{
+	int r = net_loop_new(&d->loop);
+
+	if (!r)
+		r = net_resolver_new(d->loop, &d->resolver);
+	if (!r)
+		r = net_loop_on_signal(d->loop, SIGTERM, on_terminate, d);
+	if (!r)
+		r = net_loop_on_signal(d->loop, SIGINT, on_terminate, d);
+	if (!r)
+		r = crypto_random(&d->seed, sizeof(d->seed));
+	if (r) {
+		log_error("cannot start the loop: %s", strerror(-r));
+		return r;
+	}
+	net_timer_init(&d->alive, d->loop, on_alive, d);
+	net_timer_init(&d->sweep, d->loop, on_sweep, d);
+	net_timer_init(&d->stop_timer, d->loop, on_stop_timer, d);
+	return 0;
+}
+
+static int start_services(struct daemon *d)
+{
+	int r = udp_start(d);
+
+	if (!r)
+		r = gather_start(d);
+	if (!r) {
+		r = net_changes_new(d->loop, on_network_changed, d, &d->changes);
+		if (r)
+			log_warn("changes of the network will not be noticed: %s", strerror(-r));
+		net_watch_init(&d->monitor_watch, d->loop, d->options->monitor_fd, on_monitor, d);
+		r = net_watch_want(&d->monitor_watch, NET_READ);
+	}
+	if (!r)
+		r = control_start(d);
+	if (!r)
+		r = names_start(d);
+	if (!r)
+		r = hub_start(d);
+	return r;
+}
+
+static void stop_services(struct daemon *d)
+{
+	control_stop(d);
+	names_stop(d);
+	requests_save(d);
+	peers_fini(d);
+	hub_stop(d);
+	gather_stop(d);
+	udp_stop(d);
+	net_watch_fini(&d->monitor_watch);
+	net_changes_free(d->changes);
+	net_timer_disarm(&d->alive);
+	net_timer_disarm(&d->sweep);
+	net_timer_disarm(&d->stop_timer);
+	net_timer_disarm(&d->requests.save_timer);
+}
+
+static void serve(struct daemon *d)
+{
+	const uint64_t now_us = net_loop_now_us(d->loop);
+	int r;
+
+	if (d->options->watchdog_us)
+		net_timer_arm(&d->alive, now_us);
+	net_timer_arm(&d->sweep, now_us + SWEEP_US);
+	links_start_wanted(d);
+	tell_monitor(d, TUN_REQUEST_READY);
+	log_note("serving; control socket %s", d->options->control_path);
+	r = net_loop_run(d->loop);
+	if (r) {
+		log_error("the loop failed: %s", strerror(-r));
+		d->exit_status = EXIT_FAILURE;
+	}
+}
+
+int daemon_run(const struct daemon_options *options)
+{
+	static struct daemon daemon;
+	struct daemon *d = &daemon;
+
+	*d = (struct daemon){ .options = options, .exit_status = EXIT_SUCCESS };
+	TAILQ_INIT(&d->peers);
+	TAILQ_INIT(&d->ops);
+	TAILQ_INIT(&d->identities.list);
+	TAILQ_INIT(&d->domains.list);
+	if (logring_init(d))
+		return EXIT_FAILURE;
+	if (!start_loop(d) && !load_state(d) && !start_services(d))
+		serve(d);
+	else
+		d->exit_status = EXIT_FAILURE;
+	if (d->loop)
+		stop_services(d);
+	identities_fini(&d->identities);
+	domains_fini(&d->domains);
+	net_resolver_free(d->resolver);
+	net_loop_free(d->loop);
+	logring_fini(d);
+	return d->exit_status;
+}

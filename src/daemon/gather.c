@@ -1,0 +1,283 @@
+/*
+ * Our addresses: those of the interfaces, and those that STUN servers see. The
+ * servers asked are the identity servers we are connected to, and configured
+ * ones. Sessions are told what is found, as it is found.
+ */
+#include "daemon/internal.h"
+
+#include <stdio.h>
+
+#define STUN_DEFAULT_PORT 3478
+
+static void arm(struct daemon *d);
+
+/* ---- telling -------------------------------------------------------------------------------- */
+
+/* Whether a link may use this socket. */
+static bool link_uses(const struct link *link, const struct udp_socket *s)
+{
+	return s->udp && (!s->owner || s->owner == link);
+}
+
+static void tell_host(struct link *link, const struct udp_socket *s,
+		      const struct net_local_address *list, int n, uint64_t now_us)
+{
+	for (int i = 0; i < n; i++) {
+		struct nat_candidate c = { .kind = NAT_HOST, .socket = s->number };
+
+		if (list[i].loopback || ip_is_link_local(&list[i].ip) ||
+		    !strncmp(list[i].name, "q2q-", 4) ||
+		    (list[i].ip.family == FAMILY_IPV4 ? !s->ipv4 : !s->ipv6))
+			continue;
+		c.endpoint.ip = list[i].ip;
+		c.endpoint.port = s->local.port;
+		session_add_local(link->session, &c, now_us);
+	}
+}
+
+static void tell_reflexive(struct link *link, const struct gather_try *t, uint64_t now_us)
+{
+	struct nat_candidate c = { .kind = NAT_REFLEXIVE, .socket = t->socket };
+
+	if (!t->done || t->client.state != STUN_DONE)
+		return;
+	c.endpoint = t->client.mapped;
+	c.server = t->server;
+	session_add_local(link->session, &c, now_us);
+}
+
+static int host_addresses(struct net_local_address *list, size_t max)
+{
+	const int n = net_local_addresses(list, max);
+
+	if (n < 0)
+		log_warn("cannot list this machine's addresses: %s", strerror(-n));
+	return n;
+}
+
+static void tell_socket(struct daemon *d, struct link *link, struct udp_socket *s)
+{
+	const uint64_t now_us = net_loop_now_us(d->loop);
+	struct net_local_address list[64];
+	const int n = host_addresses(list, ARRAY_SIZE(list));
+
+	session_add_socket(link->session, s->number, s->ipv4, s->ipv6, now_us);
+	tell_host(link, s, list, n, now_us);
+	for (size_t i = 0; i < GATHER_TRIES_MAX; i++)
+		if (d->gather.tries[i].used && d->gather.tries[i].socket == s->number)
+			tell_reflexive(link, &d->gather.tries[i], now_us);
+}
+
+void gather_tell(struct daemon *d, struct link *link)
+{
+	for (unsigned i = 0; i < UDP_SOCKETS_MAX; i++)
+		if (link_uses(link, &d->udp.sockets[i]))
+			tell_socket(d, link, &d->udp.sockets[i]);
+}
+
+/* ---- STUN --------------------------------------------------------------------------------------
+ */
+
+static bool all_done(const struct daemon *d, uint8_t socket)
+{
+	for (size_t i = 0; i < GATHER_TRIES_MAX; i++)
+		if (d->gather.tries[i].used && d->gather.tries[i].socket == socket &&
+		    !d->gather.tries[i].done)
+			return false;
+	return true;
+}
+
+/* One question is answered, or given up. */
+static void try_done(struct daemon *d, struct gather_try *t)
+{
+	const uint64_t now_us = net_loop_now_us(d->loop);
+	const struct udp_socket *s = &d->udp.sockets[t->socket];
+	char mapped[ENDPOINT_TEXT_BYTES], server[ENDPOINT_TEXT_BYTES];
+	struct link *link;
+
+	t->done = true;
+	if (t->client.state == STUN_DONE)
+		log_debug("STUN: socket %u is %s to %s", t->socket,
+			  endpoint_format(&t->client.mapped, mapped),
+			  endpoint_format(&t->server, server));
+	else
+		log_debug("STUN: no answer from %s to socket %u",
+			  endpoint_format(&t->server, server), t->socket);
+	LIST_FOREACH (link, &d->links, entry) {
+		if (!link_uses(link, s))
+			continue;
+		tell_reflexive(link, t, now_us);
+		/* A fresh socket is asked for by a nat agent that waits for it. */
+		if (s->owner == link && all_done(d, t->socket))
+			session_gathered(link->session, now_us);
+		links_pump(link);
+	}
+}
+
+static void send_try(struct daemon *d, struct gather_try *t, uint64_t now_us)
+{
+	uint8_t request[STUN_MESSAGE_MAX_BYTES];
+	struct net_udp_send send = { .to = t->server, .data = request };
+
+	stun_client_tick(&t->client, now_us);
+	while ((send.data_bytes =
+			stun_client_output(&t->client, request, sizeof(request), now_us)) > 0)
+		net_udp_send(d->udp.sockets[t->socket].udp, &send);
+	if (t->client.state == STUN_DONE || t->client.state == STUN_FAILED)
+		try_done(d, t);
+}
+
+static void on_timer(void *user, uint64_t now_us)
+{
+	struct daemon *d = user;
+
+	for (size_t i = 0; i < GATHER_TRIES_MAX; i++)
+		if (d->gather.tries[i].used && !d->gather.tries[i].done)
+			send_try(d, &d->gather.tries[i], now_us);
+	arm(d);
+}
+
+static void arm(struct daemon *d)
+{
+	uint64_t due_us = NEVER_US;
+
+	for (size_t i = 0; i < GATHER_TRIES_MAX; i++) {
+		const struct gather_try *t = &d->gather.tries[i];
+
+		if (t->used && !t->done)
+			due_us = min_u64(due_us, stun_client_deadline_us(&t->client));
+	}
+	net_timer_arm(&d->gather.timer, due_us);
+}
+
+static void start_try(struct daemon *d, struct udp_socket *s, const struct endpoint *server)
+{
+	const uint64_t now_us = net_loop_now_us(d->loop);
+	uint8_t transaction[STUN_TRANSACTION_BYTES];
+
+	if (server->ip.family == FAMILY_IPV4 ? !s->ipv4 : !s->ipv6)
+		return;
+	if (crypto_random(transaction, sizeof(transaction)))
+		return;
+	for (size_t i = 0; i < GATHER_TRIES_MAX; i++) {
+		struct gather_try *t = &d->gather.tries[i];
+
+		if (t->used)
+			continue;
+		*t = (struct gather_try){ .used = true, .socket = s->number, .server = *server };
+		stun_client_start(&t->client, transaction, now_us);
+		send_try(d, t, now_us);
+		return;
+	}
+}
+
+void gather_socket(struct daemon *d, struct udp_socket *s)
+{
+	if (s->owner)
+		tell_socket(d, s->owner, s);
+	for (size_t i = 0; i < d->gather.n_servers; i++)
+		start_try(d, s, &d->gather.servers[i]);
+	if (s->owner && all_done(d, s->number))
+		session_gathered(s->owner->session, net_loop_now_us(d->loop));
+	arm(d);
+}
+
+void gather_forget_socket(struct daemon *d, uint8_t socket)
+{
+	for (size_t i = 0; i < GATHER_TRIES_MAX; i++)
+		if (d->gather.tries[i].socket == socket)
+			d->gather.tries[i].used = false;
+	arm(d);
+}
+
+bool gather_input(struct daemon *d, uint8_t socket, const struct endpoint *from,
+		  const uint8_t *data, size_t n_bytes)
+{
+	const uint64_t now_us = net_loop_now_us(d->loop);
+
+	for (size_t i = 0; i < GATHER_TRIES_MAX; i++) {
+		struct gather_try *t = &d->gather.tries[i];
+
+		if (!t->used || t->done || t->socket != socket ||
+		    !endpoint_equal(&t->server, from) ||
+		    stun_client_input(&t->client, data, n_bytes, now_us))
+			continue;
+		if (t->client.state == STUN_DONE || t->client.state == STUN_FAILED)
+			try_done(d, t);
+		arm(d);
+		return true;
+	}
+	return false;
+}
+
+/* ---- servers
+ * --------------------------------------------------------------------------------------- */
+
+void gather_add_server(struct daemon *d, const struct endpoint *server)
+{
+	for (size_t i = 0; i < d->gather.n_servers; i++)
+		if (endpoint_equal(&d->gather.servers[i], server))
+			return;
+	if (d->gather.n_servers == GATHER_SERVERS_MAX)
+		return;
+	d->gather.servers[d->gather.n_servers++] = *server;
+	start_try(d, &d->udp.sockets[0], server);
+	arm(d);
+}
+
+static void on_stun_resolved(void *user, const struct net_resolved *result)
+{
+	struct daemon *d = user;
+
+	if (result->error)
+		log_warn("STUN server: %s", result->reason);
+	else
+		gather_add_server(d, &result->endpoints[0]);
+}
+
+static void resolve_configured(struct daemon *d)
+{
+	for (size_t i = 0; i < d->options->n_stun; i++) {
+		char host[256];
+		struct net_query *query;
+		uint16_t port;
+
+		if (net_split_host_port(d->options->stun[i], STUN_DEFAULT_PORT, host, &port) ||
+		    net_resolve_host(d->resolver, host, port, on_stun_resolved, d, &query))
+			log_warn("STUN server %s: not a host and port", d->options->stun[i]);
+	}
+}
+
+/* ---- life
+ * ------------------------------------------------------------------------------------------------
+ */
+
+int gather_start(struct daemon *d)
+{
+	net_timer_init(&d->gather.timer, d->loop, on_timer, d);
+	resolve_configured(d);
+	return 0;
+}
+
+void gather_stop(struct daemon *d)
+{
+	net_timer_disarm(&d->gather.timer);
+}
+
+void gather_restart(struct daemon *d)
+{
+	const uint64_t now_us = net_loop_now_us(d->loop);
+	struct link *link;
+
+	gather_forget_socket(d, 0);
+	LIST_FOREACH (link, &d->links, entry) {
+		session_clear_local(link->session);
+		gather_tell(d, link);
+	}
+	gather_socket(d, &d->udp.sockets[0]);
+	LIST_FOREACH (link, &d->links, entry) {
+		session_network_changed(link->session, now_us);
+		session_gathered(link->session, now_us);
+		links_pump(link);
+	}
+}

@@ -1,0 +1,473 @@
+/*
+ * The inside of the daemon, shared by its files. One struct daemon owns it all;
+ * each part has its own section here and its own file:
+ *
+ *   daemon.c      the loop, start, stop, the monitor's socket
+ *   files.c       the state directory             identities.c  who we are
+ *   domains.c     pinned domains                  peers.c       whom we know
+ *   requests.c    who asked in vain               serverlink.c  one control connection
+ *   hub.c         the connections that we keep, inbound, signals
+ *   links.c       one peer's session, device, packets
+ *   udp.c         sockets, who gets a datagram    gather.c      our addresses, STUN
+ *   control.c     the control socket              commands.c, enroll.c  what it can do
+ *   names.c       the socket of libnss_q2q        logring.c     the last lines of the log
+ */
+#ifndef DAEMON_INTERNAL_H
+#define DAEMON_INTERNAL_H
+
+#include "ctl/ctl.h"
+#include "daemon/daemon.h"
+#include "daemon/domains.h"
+#include "daemon/identities.h"
+#include "net/net.h"
+#include "q2q/q2q.h"
+#include "session/session.h"
+#include "stun/stun.h"
+#include "tun/tun.h"
+
+#include <sys/types.h>
+
+struct daemon;
+struct hub_link;
+struct link;
+struct op;
+
+/* ---- problems: what failed, why, and what to do next ----------------------------- */
+
+struct problem {
+	enum ctl_code code;
+	char error[512], hint[512];
+};
+void problem_set(struct problem *p, enum ctl_code code, const char *format, ...) PRINTF_LIKE(3, 4);
+void problem_hint(struct problem *p, const char *format, ...) PRINTF_LIKE(2, 3);
+
+int64_t wall_clock_s(void);
+
+/* ---- peers ------------------------------------------------------------------------- */
+
+#define PEERS_MAX 1024
+
+/* STATE/known-peers/ADDRESS.json, and what there is of it now. */
+struct peer {
+	struct q2q_address address;
+	bool pinned;
+	uint8_t spki[CRYPTO_HASH_BYTES];
+	int64_t pinned_at_s;
+	bool allowed;                    /* may connect to us */
+	int64_t allowed_until_s;         /* 0: for ever */
+	bool wanted;                     /* we connect, at start too */
+	bool held;                       /* taken down by the user: refused until up or allow */
+	char as[Q2Q_ADDRESS_TEXT_BYTES]; /* the identity of ours to use, or "" */
+	enum session_path_mode path_mode;
+	bool has_local4;
+	uint8_t local4[4]; /* shown instead of the canonical address */
+	struct link *link; /* NULL: nothing goes on */
+	TAILQ_ENTRY(peer) entry;
+};
+TAILQ_HEAD(peer_list, peer);
+
+int peers_load(struct daemon *d);
+void peers_fini(struct daemon *d);
+struct peer *peers_find(struct daemon *d, const char *address);
+/* Finds, or makes one that is not on disk yet. NULL: PEERS_MAX, or no memory. */
+struct peer *peers_get(struct daemon *d, const struct q2q_address *address);
+int peers_save(struct daemon *d, const struct peer *peer);
+/* From memory and disk; its link is ended first. */
+int peers_forget(struct daemon *d, struct peer *peer);
+bool peer_is_allowed(const struct peer *peer);
+int peers_pin(struct daemon *d, struct peer *peer, const uint8_t spki[static CRYPTO_HASH_BYTES]);
+void peers_path(const struct daemon *d, const char *address, char *out, size_t out_bytes);
+
+/* May this certificate be that peer's? UNPINNED: it is good, but we see the key for the first
+ * time. DISTRUSTED: the problem says why. */
+enum peer_trust { PEER_TRUSTED, PEER_UNPINNED, PEER_DISTRUSTED };
+enum peer_trust peers_judge(struct daemon *d, const struct peer *peer, struct crypto_cert *cert,
+			    struct problem *ret_problem);
+
+/* ---- requests --------------------------------------------------------------------------- */
+
+#define REQUESTS_MAX 256
+
+struct request {
+	char address[Q2Q_ADDRESS_TEXT_BYTES];
+	bool has_key;
+	uint8_t spki[CRYPTO_HASH_BYTES];
+	int64_t first_s, last_s;
+	uint64_t count;
+};
+
+struct requests {
+	struct request list[REQUESTS_MAX];
+	size_t n;
+	bool dirty;
+	struct net_timer save_timer;
+};
+
+int requests_load(struct daemon *d);
+void requests_save(struct daemon *d); /* if something changed */
+void requests_note(struct daemon *d, const struct q2q_address *from, struct crypto_cert *cert);
+const struct request *requests_find(const struct daemon *d, const char *address);
+void requests_remove(struct daemon *d, const char *address);
+
+/* ---- one control connection ---------------------------------------------------------------- */
+
+enum serverlink_state {
+	SERVERLINK_IDLE,
+	SERVERLINK_RESOLVING,
+	SERVERLINK_CONNECTING,
+	SERVERLINK_IDENTIFYING,
+	SERVERLINK_SECURING,
+	SERVERLINK_READY,
+	SERVERLINK_STATE_COUNT,
+};
+const char *serverlink_state_name(enum serverlink_state state);
+
+struct serverlink;
+
+struct serverlink_config {
+	struct daemon *daemon;
+	const char *domain;             /* whose server; copied */
+	const char *server;             /* "host:port" instead of what DNS says; NULL; copied */
+	struct q2q_address from;        /* anonymous: no claim */
+	bool authorize;                 /* prove `from` */
+	struct crypto_tls_context *tls; /* referenced */
+	bool trust_new;                 /* pin a domain that is not known without asking */
+	const char *expect; /* fingerprint: pin what has it, in place of an older pin; NULL */
+	bool identify_only; /* ready once the domain is pinned, without TLS */
+	void (*on_ready)(void *user, struct serverlink *l);
+	/* It is IDLE again. */
+	void (*on_failed)(void *user, struct serverlink *l, const struct problem *problem);
+	void (*on_event)(void *user, struct serverlink *l, const struct q2q_event *event);
+	void *user;
+};
+
+struct serverlink {
+	struct serverlink_config config;
+	char domain[Q2Q_DOMAIN_MAX_BYTES + 1];
+	char server[Q2Q_HOST_TEXT_BYTES + 8];
+	char expect[CRYPTO_FINGERPRINT_BYTES];
+	enum serverlink_state state;
+	struct net_query *query;
+	struct net_connect *connect;
+	struct net_q2q *driver;
+	struct q2q_conn *conn;       /* of the driver; NULL without */
+	struct net_timer deadline;   /* of RESOLVING to SECURING */
+	struct net_soon report;      /* on_failed from outside of its own calls */
+	struct crypto_cert *offered; /* a domain certificate that is not pinned, or differs */
+	bool untrusted_new;          /* failed because nobody said yes to `offered` yet */
+	struct endpoint remote;      /* the server, once connected */
+	struct problem problem;
+	unsigned busy; /* inside of callbacks */
+	bool dead;     /* freed in one of them */
+};
+
+int serverlink_new(const struct serverlink_config *config, struct serverlink **ret_link);
+void serverlink_free(struct serverlink *l); /* no more callbacks */
+/* Only when IDLE. */
+void serverlink_start(struct serverlink *l);
+/* Something was asked of the connection outside of on_event: move it. */
+void serverlink_pump(struct serverlink *l);
+
+/* ---- the connections that we keep ------------------------------------------------------------ */
+
+/*
+ * One per (identity, domain). That of the identity's own domain listens; another one is there as
+ * long as peers of that domain need it. Both come back after a failure, ever more slowly.
+ */
+struct hub_link {
+	struct daemon *daemon;
+	struct identity *identity;
+	struct serverlink *server;
+	char domain[Q2Q_DOMAIN_MAX_BYTES + 1];
+	bool own;
+	bool listening;
+	bool ready;
+	unsigned n_failures;
+	uint64_t idle_since_us; /* foreign: nobody needs it since then */
+	struct net_timer retry;
+	struct problem problem; /* why it is not ready; code 0: none yet */
+	LIST_ENTRY(hub_link) entry;
+};
+LIST_HEAD(hub_list, hub_link);
+
+int hub_start(struct daemon *d); /* own connections of all identities */
+void hub_stop(struct daemon *d);
+/* An identity came, or has a new certificate. */
+int hub_identity_changed(struct daemon *d, struct identity *identity);
+/* Finds or opens. NULL: no memory. */
+struct hub_link *hub_get(struct daemon *d, struct identity *identity, const char *domain);
+struct hub_link *hub_own(struct daemon *d, const struct identity *identity);
+/* Try now: the user waits, or the network came back. */
+void hub_wake(struct hub_link *h);
+void hub_wake_all(struct daemon *d);
+/* Closes those that nobody needed for a while. */
+void hub_sweep(struct daemon *d);
+/* The user trusts what the server showed. */
+int hub_trust(struct hub_link *h);
+/* Sends `inbound` for a session that asked; its answer goes there. */
+void hub_ask(struct link *link, const char *request);
+/* Sends a session's signal or relayed datagrams; route is a hub_link. */
+void hub_signal(struct daemon *d, void *route, const char *id, const void *body, size_t n_bytes,
+		bool relay);
+
+/* ---- links --------------------------------------------------------------------------------------
+ */
+
+enum device_state { DEVICE_NONE, DEVICE_ASKED, DEVICE_READY, DEVICE_FAILED };
+
+/* What one peer's tunnel is made of, while there is something going on. */
+struct link {
+	struct daemon *daemon;
+	struct peer *peer;
+	struct identity *identity;
+	struct session *session;
+	struct tun_addresses shown;
+	uint32_t slot;
+	enum device_state device;
+	uint32_t device_request; /* id of the message to the monitor */
+	char ifname[TUN_NAME_BYTES];
+	uint32_t features;
+	int tun_fd;
+	struct net_watch tun_watch;
+	bool tun_wanted; /* reading */
+	struct net_timer timer;
+	struct net_soon pump;
+	int64_t since_s; /* wall clock of the state */
+	/* An inbound of ours on its way. */
+	char asking[OFFER_ID_BYTES + 1];
+	struct hub_link *ask_hub;
+	uint64_t ask_cookie;
+	bool ask_sent;
+	/* What the user has to decide: a key seen, not pinned. */
+	struct crypto_cert *offered_peer;
+	struct problem problem; /* the last attempt's; code 0: none */
+	uint32_t next_ping;
+	uint64_t tun_write_dropped;
+	LIST_ENTRY(link) entry;
+};
+LIST_HEAD(link_list, link);
+
+/* Finds or makes the link of a peer; problem says why not. */
+struct link *links_get(struct daemon *d, struct peer *peer, struct problem *ret_problem);
+/* At once; sends nothing, so close the session first. */
+void links_free(struct link *link);
+/* Input was given to the session: move what comes out of it, soon. */
+void links_pump(struct link *link);
+void links_pump_now(struct link *link);
+void links_pump_all(struct daemon *d);
+/* The monitor answered. */
+void links_on_reply(struct daemon *d, const struct tun_reply *reply, int fd);
+/* Frees what is down and not wanted, closes what is allowed no longer. */
+void links_sweep(struct daemon *d);
+/* Brings up what is wanted. */
+void links_start_wanted(struct daemon *d);
+struct link *links_by_cid(struct daemon *d, const uint8_t cid[static 8]);
+struct link *links_by_tag(struct daemon *d, const uint8_t tag[static 8]);
+struct link *links_by_id(struct daemon *d, const char *id);
+/* The attempt failed, as the user shall read it. */
+void links_attempt_failed(struct link *link, enum session_why why, const struct problem *problem);
+/* The object of `status`. */
+json_t *links_status(struct daemon *d, struct peer *peer);
+/* What stands between a peer and being up, in words. False: it is up. */
+bool links_problem(struct link *link, struct problem *ret_problem);
+
+/* ---- UDP
+ * ----------------------------------------------------------------------------------------- */
+
+#define UDP_SOCKETS_MAX 64
+
+struct udp_socket {
+	struct daemon *daemon;
+	struct net_udp *udp; /* NULL: this number is free */
+	uint8_t number;
+	struct link *owner; /* NULL: the main socket, of all */
+	struct endpoint local;
+	bool ipv4, ipv6;
+};
+
+struct udp {
+	struct udp_socket sockets[UDP_SOCKETS_MAX];
+	bool blocked;
+	uint64_t n_strange; /* datagrams for nobody */
+};
+
+int udp_start(struct daemon *d);
+void udp_stop(struct daemon *d);
+/* A socket on a fresh port for one link; -EMFILE: too many. */
+int udp_open(struct daemon *d, struct link *owner, struct udp_socket **ret_socket);
+void udp_close(struct daemon *d, uint8_t number);
+void udp_send(struct daemon *d, struct link *link, const struct session_send *send);
+
+/* ---- our addresses
+ * ----------------------------------------------------------------------------------- */
+
+#define GATHER_SERVERS_MAX 24
+#define GATHER_TRIES_MAX   64
+
+/* One question to one STUN server from one socket. */
+struct gather_try {
+	bool used, done;
+	uint8_t socket;
+	struct endpoint server;
+	struct stun_client client;
+};
+
+struct gather {
+	struct endpoint servers[GATHER_SERVERS_MAX];
+	size_t n_servers;
+	struct gather_try tries[GATHER_TRIES_MAX];
+	struct net_timer timer;
+	uint64_t last_us;
+};
+
+int gather_start(struct daemon *d);
+void gather_stop(struct daemon *d);
+/* The server of our domain is connected: its UDP port answers STUN. */
+void gather_add_server(struct daemon *d, const struct endpoint *server);
+/* Everything anew, for all links; after the network changed. */
+void gather_restart(struct daemon *d);
+/* What is known of a socket, for a session that is new. */
+void gather_tell(struct daemon *d, struct link *link);
+/* A link's fresh socket: its addresses, then STUN. */
+void gather_socket(struct daemon *d, struct udp_socket *socket);
+void gather_forget_socket(struct daemon *d, uint8_t socket);
+bool gather_input(struct daemon *d, uint8_t socket, const struct endpoint *from,
+		  const uint8_t *data, size_t n_bytes);
+
+/* ---- control socket
+ * -------------------------------------------------------------------------------------- */
+
+#define CLIENTS_MAX 128
+#define OPS_MAX     64 /* of one client at a time */
+
+struct client {
+	struct daemon *daemon;
+	struct net_line *line;
+	bool is_operator;
+	unsigned n_ops;
+	TAILQ_HEAD(, op) ops;
+	LIST_ENTRY(client) entry;
+	struct net_soon gone;
+};
+
+/* A request that is not answered yet. */
+struct op {
+	struct daemon *daemon;
+	struct client *client; /* NULL: the client went; it ends silently */
+	uint64_t id;
+	struct ctl_request request;
+	struct peer *peer; /* that it is about; for those that wait for a link */
+	bool asking;       /* a question is with the user */
+	struct net_timer timer;
+	/* Set by those that take part; each may be NULL. */
+	void (*on_answer)(struct op *op, const char *answer);
+	void (*on_link)(struct op *op, struct link *link); /* something about op->peer changed */
+	void (*on_timer)(struct op *op);
+	void (*on_pong)(struct op *op, uint32_t id, uint64_t rtt_us, struct link *link);
+	void (*on_log)(struct op *op, int level, const char *line);
+	void (*on_event)(struct op *op, json_t *event); /* monitor */
+	void (*on_end)(struct op *op);                  /* frees state */
+	void *state;
+	TAILQ_ENTRY(op) entry; /* of the client */
+	TAILQ_ENTRY(op) all;   /* of the daemon */
+};
+TAILQ_HEAD(op_list, op);
+
+int control_start(struct daemon *d);
+void control_stop(struct daemon *d);
+/* Each of these ends the op. */
+void op_done(struct op *op, json_t *result);
+void op_fail(struct op *op, const struct problem *problem);
+void op_failf(struct op *op, enum ctl_code code, const char *hint, const char *format, ...)
+	PRINTF_LIKE(4, 5);
+/* These do not. event is consumed. */
+void op_progress(struct op *op, const char *format, ...) PRINTF_LIKE(2, 3);
+void op_event(struct op *op, json_t *event);
+void op_ask(struct op *op, enum ctl_ask_kind kind, const char *subject, const char *fingerprint,
+	    const char *text);
+/* Is this the user's yes to a question about this key: "yes" or its fingerprint? */
+bool op_says_yes(const char *answer, const char *fingerprint);
+/* Tells all ops that wait for this peer. */
+void control_link_changed(struct daemon *d, struct link *link);
+/* An event for `monitor`; consumed. */
+void control_event(struct daemon *d, json_t *event);
+
+/* The commands; each ends its op or leaves it waiting. */
+typedef void op_fn(struct op *op);
+op_fn command_register, command_authorize, command_identity_list, command_identity_show,
+	command_identity_default, command_identity_export, command_identity_import,
+	command_identity_rotate, command_up, command_down, command_wait, command_status,
+	command_peers, command_peers_forget, command_peers_pin, command_allow, command_deny,
+	command_requests, command_ping, command_log, command_monitor, command_version;
+/* The address argument, checked; false: the op has ended. */
+bool op_user(struct op *op, const char *name, struct q2q_address *ret_address);
+
+/* ---- names, log
+ * -------------------------------------------------------------------------------------------- */
+
+int names_start(struct daemon *d);
+void names_stop(struct daemon *d);
+
+#define LOGRING_LINES 1000
+#define LOGRING_TEXT  320
+
+struct logring_line {
+	int64_t time_s;
+	int level;
+	char text[LOGRING_TEXT];
+};
+struct logring {
+	struct logring_line *lines; /* LOGRING_LINES */
+	size_t first, n;
+	bool busy; /* telling: what is logged meanwhile is kept, not told */
+};
+
+int logring_init(struct daemon *d);
+void logring_fini(struct daemon *d);
+json_t *logring_event(const struct logring_line *line);
+
+/* ---- the daemon
+ * -----------------------------------------------------------------------------------------------
+ */
+
+struct daemon {
+	const struct daemon_options *options;
+	struct net_loop *loop;
+	struct net_resolver *resolver;
+	struct net_changes *changes;
+	struct identities identities;
+	struct domains domains;
+	struct peer_list peers;
+	size_t n_peers;
+	struct requests requests;
+	struct hub_list hubs;
+	struct link_list links;
+	struct udp udp;
+	struct gather gather;
+	struct logring log;
+
+	struct net_listener *control;
+	LIST_HEAD(, client) clients;
+	unsigned n_clients;
+	struct op_list ops;
+	void *names;
+
+	struct net_watch monitor_watch;
+	struct net_timer alive, sweep, stop_timer;
+	uint32_t monitor_id;
+	uint64_t next_cookie;
+	struct hash_seed seed;
+	char device[OFFER_NAME_BYTES + 1];
+	bool stopping;
+	uint64_t stop_deadline_us;
+	int exit_status;
+};
+
+/* Sends a request to the monitor; a fault ends the daemon. */
+int daemon_monitor_send(struct daemon *d, struct tun_request *request);
+/* Leaves the loop. */
+void daemon_stop_now(struct daemon *d, int exit_status);
+/* crypto_random() with a user pointer. */
+int daemon_random(void *user, void *out, size_t n_bytes);
+
+#endif

@@ -1,0 +1,246 @@
+/*
+ * Whom we know: pins, permissions, wishes. One JSON file per peer.
+ */
+#include "daemon/internal.h"
+#include "daemon/files.h"
+
+#include <stdio.h>
+
+/* ---- disk ------------------------------------------------------------------------------- */
+
+static void read_pin(const json_t *object, struct peer *peer)
+{
+	const char *spki = json_string_value(json_object_get(object, "spki"));
+
+	if (spki && !hex_decode(spki, peer->spki, sizeof(peer->spki)))
+		peer->pinned = true;
+	peer->pinned_at_s = json_integer_value(json_object_get(object, "pinned_at"));
+}
+
+static void read_local4(const json_t *object, struct peer *peer)
+{
+	const char *text = json_string_value(json_object_get(object, "local_ipv4"));
+	struct ip_address ip;
+
+	if (text && !ip_parse(text, &ip) && ip.family == FAMILY_IPV4 && vip_is_ip4(ip.bytes)) {
+		peer->has_local4 = true;
+		memcpy(peer->local4, ip.bytes, sizeof(peer->local4));
+	}
+}
+
+static void read_peer(const json_t *object, struct peer *peer)
+{
+	const char *as = json_string_value(json_object_get(object, "as"));
+	const char *path = json_string_value(json_object_get(object, "path"));
+	struct q2q_address own;
+
+	read_pin(object, peer);
+	read_local4(object, peer);
+	peer->allowed = json_is_true(json_object_get(object, "allowed"));
+	peer->allowed_until_s = json_integer_value(json_object_get(object, "allowed_until"));
+	peer->wanted = json_is_true(json_object_get(object, "wanted"));
+	peer->held = json_is_true(json_object_get(object, "held"));
+	if (as && !q2q_user_parse(as, &own))
+		memcpy(peer->as, own.text, sizeof(peer->as));
+	for (unsigned i = 0; path && i < SESSION_PATH_MODE_COUNT; i++)
+		if (!strcmp(path, session_path_mode_name((enum session_path_mode)i)))
+			peer->path_mode = (enum session_path_mode)i;
+}
+
+static int load_one(void *user, const char *name)
+{
+	struct daemon *d = user;
+	char path[FILES_PATH_BYTES];
+	struct q2q_address address;
+	struct peer *peer;
+	json_t *object;
+	int r = q2q_user_parse(name, &address);
+
+	if (!r)
+		r = files_path(path, d->options->state_dir, "known-peers", name, ".json");
+	if (!r)
+		r = files_read_json(path, &object);
+	if (r) {
+		log_error("peer %s: %s/known-peers/%s.json cannot be used (%s); it is left as it "
+			  "is",
+			  name, d->options->state_dir, name, strerror(-r));
+		return r == -ENOMEM ? r : 0;
+	}
+	peer = peers_get(d, &address);
+	if (peer)
+		read_peer(object, peer);
+	json_decref(object);
+	return 0;
+}
+
+int peers_load(struct daemon *d)
+{
+	char path[FILES_PATH_BYTES];
+	int r = files_path(path, d->options->state_dir, NULL, "known-peers", "");
+
+	TAILQ_INIT(&d->peers);
+	if (!r)
+		r = files_make_dir(path);
+	return r ? r : files_list(path, ".json", load_one, d);
+}
+
+int peers_save(struct daemon *d, const struct peer *peer)
+{
+	char path[FILES_PATH_BYTES], hex[HEX_TEXT_BYTES(CRYPTO_HASH_BYTES)],
+		fingerprint[CRYPTO_FINGERPRINT_BYTES], text[IP_TEXT_BYTES];
+	struct ip_address ip = { .family = FAMILY_IPV4 };
+	json_t *object;
+	int r = files_path(path, d->options->state_dir, "known-peers", peer->address.text, ".json");
+
+	if (r)
+		return r;
+	hex_encode(peer->spki, sizeof(peer->spki), hex);
+	memcpy(ip.bytes, peer->local4, sizeof(peer->local4));
+	object = json_pack("{s:s?,s:s?,s:I,s:b,s:I,s:b,s:b,s:s?,s:s,s:s?}", "fingerprint",
+			   peer->pinned ? crypto_fingerprint(peer->spki, fingerprint) : NULL,
+			   "spki", peer->pinned ? hex : NULL, "pinned_at",
+			   (json_int_t)peer->pinned_at_s, "allowed", peer->allowed, "allowed_until",
+			   (json_int_t)peer->allowed_until_s, "wanted", peer->wanted, "held",
+			   peer->held, "as", *peer->as ? peer->as : NULL, "path",
+			   session_path_mode_name(peer->path_mode), "local_ipv4",
+			   peer->has_local4 ? ip_format(&ip, text) : NULL);
+	r = object ? files_write_json(path, object) : -ENOMEM;
+	json_decref(object);
+	if (r)
+		log_error("%s: cannot write %s: %s", peer->address.text, path, strerror(-r));
+	return r;
+}
+
+/* ---- memory -------------------------------------------------------------------------------- */
+
+struct peer *peers_find(struct daemon *d, const char *address)
+{
+	struct peer *peer;
+
+	TAILQ_FOREACH (peer, &d->peers, entry)
+		if (!strcmp(peer->address.text, address))
+			return peer;
+	return NULL;
+}
+
+struct peer *peers_get(struct daemon *d, const struct q2q_address *address)
+{
+	struct peer *peer = peers_find(d, address->text);
+
+	if (peer || d->n_peers == PEERS_MAX)
+		return peer;
+	peer = calloc(1, sizeof(*peer));
+	if (!peer)
+		return NULL;
+	peer->address = *address;
+	TAILQ_INSERT_TAIL(&d->peers, peer, entry);
+	d->n_peers++;
+	return peer;
+}
+
+static void peer_free(struct daemon *d, struct peer *peer)
+{
+	links_free(peer->link);
+	TAILQ_REMOVE(&d->peers, peer, entry);
+	d->n_peers--;
+	free(peer);
+}
+
+void peers_fini(struct daemon *d)
+{
+	struct peer *peer;
+
+	while ((peer = TAILQ_FIRST(&d->peers)))
+		peer_free(d, peer);
+}
+
+int peers_forget(struct daemon *d, struct peer *peer)
+{
+	char path[FILES_PATH_BYTES];
+	int r = files_path(path, d->options->state_dir, "known-peers", peer->address.text, ".json");
+	struct op *op;
+
+	if (!r)
+		r = files_remove(path);
+	if (r)
+		return r;
+	TAILQ_FOREACH (op, &d->ops, all)
+		if (op->peer == peer)
+			op->peer = NULL;
+	peer_free(d, peer);
+	return 0;
+}
+
+void peers_path(const struct daemon *d, const char *address, char *out, size_t out_bytes)
+{
+	snprintf(out, out_bytes, "%s/known-peers/%s.json", d->options->state_dir, address);
+}
+
+/* ---- trust ------------------------------------------------------------------------------------
+ */
+
+bool peer_is_allowed(const struct peer *peer)
+{
+	return peer->allowed && !peer->held &&
+	       (peer->allowed_until_s == 0 || wall_clock_s() < peer->allowed_until_s);
+}
+
+int peers_pin(struct daemon *d, struct peer *peer, const uint8_t spki[static CRYPTO_HASH_BYTES])
+{
+	memcpy(peer->spki, spki, sizeof(peer->spki));
+	peer->pinned = true;
+	peer->pinned_at_s = wall_clock_s();
+	return peers_save(d, peer);
+}
+
+static void key_changed(struct daemon *d, const struct peer *peer, struct crypto_cert *cert,
+			struct problem *p)
+{
+	char old[CRYPTO_FINGERPRINT_BYTES], new[CRYPTO_FINGERPRINT_BYTES], path[FILES_PATH_BYTES];
+
+	crypto_fingerprint(peer->spki, old);
+	crypto_cert_fingerprint(cert, new);
+	peers_path(d, peer->address.text, path, sizeof(path));
+	problem_set(p, CTL_UNTRUSTED,
+		    "the key of %s has changed: %s holds %s, but now it shows %s. Somebody may be "
+		    "posing as %s, or it has a new machine or key",
+		    peer->address.text, path, old, new, peer->address.text);
+	problem_hint(p, "ask %s by another way. If the new key is right: q2q-tun peers pin %s %s",
+		     peer->address.text, peer->address.text, new);
+}
+
+enum peer_trust peers_judge(struct daemon *d, const struct peer *peer, struct crypto_cert *cert,
+			    struct problem *ret_problem)
+{
+	struct crypto_cert *anchor = domains_pin(&d->domains, peer->address.domain);
+	int r;
+
+	if (!anchor) {
+		problem_set(ret_problem, CTL_UNTRUSTED,
+			    "the certificate of %s cannot be checked: the domain %s is not known "
+			    "here yet",
+			    peer->address.text, peer->address.domain);
+		problem_hint(ret_problem, "q2q-tun allow %s asks its server and shows the key",
+			     peer->address.text);
+		return PEER_DISTRUSTED;
+	}
+	r = crypto_cert_verify(cert, anchor, peer->address.text, wall_clock_s());
+	if (r) {
+		problem_set(ret_problem, CTL_UNTRUSTED, "the certificate of %s is not good: %s",
+			    peer->address.text,
+			    r > 0 ? crypto_verify_text((enum crypto_verify)r) : strerror(-r));
+		if (r == CRYPTO_VERIFY_EXPIRED || r == CRYPTO_VERIFY_NOT_YET_VALID)
+			problem_hint(ret_problem,
+				     "check the clocks of both machines; else %s has to run: "
+				     "q2q-tun authorize %s",
+				     peer->address.text, peer->address.text);
+		return PEER_DISTRUSTED;
+	}
+	if (!peer->pinned)
+		return PEER_UNPINNED;
+	if (memcmp(peer->spki, crypto_cert_spki_hash(cert), sizeof(peer->spki))) {
+		key_changed(d, peer, cert, ret_problem);
+		return PEER_DISTRUSTED;
+	}
+	return PEER_TRUSTED;
+}

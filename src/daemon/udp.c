@@ -1,0 +1,170 @@
+/*
+ * UDP: one main socket for all peers, fresh ones for one peer each. A datagram
+ * is given to whom its first bytes name: STUN, a nat agent, an association.
+ */
+#include "daemon/internal.h"
+
+#include <stdio.h>
+
+enum { SHORTEST_DATAGRAM = 20 };
+
+/* ---- in --------------------------------------------------------------------------------- */
+
+static struct link *find_link(struct daemon *d, const uint8_t *data)
+{
+	/* 0x80..0xbf: a probe; else what ptcp_is_packet() took. */
+	return (data[0] & 0xc0) == 0x80 ? links_by_tag(d, data + 1)
+					: links_by_cid(d, ptcp_packet_cid(data));
+}
+
+static void input(struct udp_socket *s, struct net_udp_packet *packet, uint8_t *data,
+		  size_t n_bytes, uint64_t now_us)
+{
+	struct daemon *d = s->daemon;
+	struct link *link;
+
+	if (n_bytes < SHORTEST_DATAGRAM) {
+		d->udp.n_strange++;
+		return;
+	}
+	if (data[0] < 4) {
+		if (!gather_input(d, s->number, &packet->from, data, n_bytes))
+			d->udp.n_strange++;
+		return;
+	}
+	link = (data[0] & 0xc0) == 0x80 || ptcp_is_packet(data, n_bytes) ? find_link(d, data)
+									 : NULL;
+	if (!link) {
+		d->udp.n_strange++;
+		return;
+	}
+	session_input(link->session, s->number, &packet->from, data, n_bytes, packet->ecn, now_us);
+	links_pump(link);
+}
+
+static void on_packets(void *user, struct net_udp *udp, struct net_udp_packet *packets,
+		       size_t n_packets, uint64_t now_us)
+{
+	struct udp_socket *s = user;
+
+	(void)udp;
+	for (size_t i = 0; i < n_packets; i++)
+		for (size_t at = 0; at < packets[i].data_bytes; at += packets[i].segment_bytes)
+			input(s, &packets[i], packets[i].data + at,
+			      min_size(packets[i].segment_bytes, packets[i].data_bytes - at),
+			      now_us);
+}
+
+/* ---- out ---------------------------------------------------------------------------------- */
+
+static void on_writable(void *user, struct net_udp *udp)
+{
+	struct udp_socket *s = user;
+
+	(void)udp;
+	s->daemon->udp.blocked = false;
+	links_pump_all(s->daemon);
+}
+
+void udp_send(struct daemon *d, struct link *link, const struct session_send *send)
+{
+	const struct net_udp_send out = {
+		.to = send->to,
+		.data = send->data,
+		.data_bytes = send->n_bytes,
+		.segment_bytes = send->segment_bytes,
+		.ecn = send->ecn,
+		.ttl = send->ttl,
+	};
+	struct udp_socket *s =
+		send->socket < UDP_SOCKETS_MAX ? &d->udp.sockets[send->socket] : NULL;
+	int r;
+
+	if (!s || !s->udp)
+		return;
+	r = net_udp_send(s->udp, &out);
+	if (r == NET_UDP_BLOCKED)
+		d->udp.blocked = true;
+	else if (r == -EMSGSIZE)
+		session_too_big(link->session, send, net_loop_now_us(d->loop));
+	/* Others: the path does not work now, and its silence will show it. */
+}
+
+/* ---- sockets --------------------------------------------------------------------------------- */
+
+static int open_socket(struct daemon *d, struct udp_socket *s, uint8_t number, uint16_t port)
+{
+	const struct net_udp_config config = {
+		.bind = { .port = port },
+		.on_packets = on_packets,
+		.on_writable = on_writable,
+		.user = s,
+		.buffer_bytes = number ? 256 * 1024 : 0,
+	};
+	int r;
+
+	*s = (struct udp_socket){ .daemon = d, .number = number };
+	r = net_udp_new(d->loop, &config, &s->udp);
+	if (r) {
+		s->udp = NULL;
+		return r;
+	}
+	s->local = net_udp_local(s->udp);
+	s->ipv4 = net_udp_has_family(s->udp, FAMILY_IPV4);
+	s->ipv6 = net_udp_has_family(s->udp, FAMILY_IPV6);
+	return 0;
+}
+
+int udp_start(struct daemon *d)
+{
+	const uint16_t port = (uint16_t)d->options->port;
+	int r = open_socket(d, &d->udp.sockets[0], 0, port);
+
+	if (r)
+		log_error("cannot open UDP port %u: %s%s", port, strerror(-r),
+			  r == -EADDRINUSE
+				  ? ". Another program uses it; choose one with --port, or 0 "
+				    "for any"
+				  : "");
+	else
+		log_info("UDP port %u", d->udp.sockets[0].local.port);
+	return r;
+}
+
+void udp_stop(struct daemon *d)
+{
+	for (unsigned i = 0; i < UDP_SOCKETS_MAX; i++)
+		udp_close(d, (uint8_t)i);
+}
+
+int udp_open(struct daemon *d, struct link *owner, struct udp_socket **ret_socket)
+{
+	int r;
+
+	for (unsigned i = 1; i < UDP_SOCKETS_MAX; i++) {
+		struct udp_socket *s = &d->udp.sockets[i];
+
+		if (s->udp)
+			continue;
+		r = open_socket(d, s, (uint8_t)i, 0);
+		if (r)
+			return r;
+		s->owner = owner;
+		*ret_socket = s;
+		return 0;
+	}
+	return -EMFILE;
+}
+
+void udp_close(struct daemon *d, uint8_t number)
+{
+	struct udp_socket *s = &d->udp.sockets[number];
+
+	if (!s->udp)
+		return;
+	gather_forget_socket(d, number);
+	if (net_udp_is_blocked(s->udp))
+		d->udp.blocked = false;
+	net_udp_free(s->udp);
+	*s = (struct udp_socket){ .daemon = d };
+}
