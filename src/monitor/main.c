@@ -2,6 +2,8 @@
  * q2q-tund: options, directories, then two processes. The parent stays as the
  * monitor, the child gives everything up and becomes the daemon.
  */
+#include "config.h" /* _GNU_SOURCE: O_PATH */
+
 #include "monitor/monitor.h"
 
 #include <argp.h>
@@ -15,11 +17,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "config.h"
 #include "daemon/daemon.h"
 
 #define DEFAULT_CONFIG SYSCONFDIR "/q2q-tun/q2q-tun.conf"
 #define OPERATOR_GROUP "q2q-tun"
+#define MONITOR_USER   "q2q-monitor"
 #define EXIT_USAGE     2
 
 const char *argp_program_version = PACKAGE_STRING;
@@ -157,9 +159,23 @@ static int find_user(const struct daemon_options *o, struct monitor_user *ret_us
 }
 
 /*
+ * Who the monitor goes on as: its own user, so that without capabilities it owns
+ * nothing on this machine. Where nobody made that user, whoever started it.
+ */
+static struct monitor_user find_monitor_user(const struct monitor_user *daemon_user)
+{
+	const struct passwd *entry = getpwnam(MONITOR_USER);
+
+	if (entry && entry->pw_uid != daemon_user->uid)
+		return (struct monitor_user){ .uid = entry->pw_uid, .gid = entry->pw_gid };
+	return (struct monitor_user){ .uid = getuid(), .gid = getgid() };
+}
+
+/*
  * A directory of the daemon's own. It is made if it is missing, and given to the
- * daemon's user if root has it, which is how systemd makes it. is_private: the
- * state; otherwise others may enter. A directory that is shared (/run, /tmp) stays as it is.
+ * daemon's user if it is ours to give, as with a directory that systemd made.
+ * is_private: the state; otherwise others may enter. A directory that is shared (/run, /tmp) stays
+ * as it is.
  */
 static int prepare_directory(const char *path, bool is_private, bool may_be_shared,
 			     const struct monitor_user *user)
@@ -173,18 +189,19 @@ static int prepare_directory(const char *path, bool is_private, bool may_be_shar
 		log_error("cannot make the directory %s: %s", path, strerror(errno));
 		return -errno;
 	}
-	fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	/* O_PATH: it may be closed to whoever looks here. */
+	fd = open(path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0 || fstat(fd, &st) < 0) {
 		log_error("cannot use the directory %s: %s", path, strerror(errno));
 		return -errno;
 	}
 	if (st.st_uid == user->uid || (may_be_shared && !made))
 		return 0;
-	if (st.st_uid != 0) {
+	if (st.st_uid != geteuid()) {
 		log_error("%s belongs to uid %d, not to the daemon's user", path, (int)st.st_uid);
 		return -EPERM;
 	}
-	if (fchown(fd, user->uid, user->gid) < 0 || fchmod(fd, mode) < 0) {
+	if (fchownat(fd, "", user->uid, user->gid, AT_EMPTY_PATH) < 0) {
 		log_error("cannot give %s to the daemon's user: %s", path, strerror(errno));
 		return -errno;
 	}
@@ -236,9 +253,9 @@ static int become_daemon(const struct daemon_options *o, const struct monitor_us
 	return daemon_run(o);
 }
 
-static int become_monitor(pid_t daemon_pid, int ipc_fd)
+static int become_monitor(const struct monitor_user *user, pid_t daemon_pid, int ipc_fd)
 {
-	if (privileges_keep_net_admin() < 0 || sandbox_monitor() < 0)
+	if (privileges_keep_net_admin(user) < 0 || sandbox_monitor() < 0)
 		return EXIT_FAILURE; /* the child dies with us */
 	return monitor_watch(daemon_pid, ipc_fd);
 }
@@ -256,6 +273,7 @@ static uint64_t watchdog_of_environment(void)
 static int run(struct daemon_options *o, const struct monitor_user *user)
 {
 	const struct group *operators = getgrnam(OPERATOR_GROUP);
+	const struct monitor_user monitor_user = find_monitor_user(user);
 	const pid_t monitor_pid = getpid();
 	sigset_t blocked, before;
 	int ipc[2];
@@ -281,7 +299,7 @@ static int run(struct daemon_options *o, const struct monitor_user *user)
 	}
 	close(ipc[pid == 0 ? 0 : 1]);
 	if (pid > 0)
-		return become_monitor(pid, ipc[0]);
+		return become_monitor(&monitor_user, pid, ipc[0]);
 	o->monitor_fd = ipc[1];
 	if (fcntl(ipc[1], F_SETFL, O_NONBLOCK) < 0)
 		return EXIT_FAILURE;
@@ -333,9 +351,9 @@ int main(int argc, char **argv)
 		return EXIT_FAILURE;
 	log.level = (enum log_level)o.log_level;
 	log_setup(&log);
-	if (geteuid() != 0) {
-		log_error("q2q-tund must be started by root; it gives up all that it does not "
-			  "need at once");
+	if (!privileges_suffice()) {
+		log_error("q2q-tund must be started by root, or with the capabilities NET_ADMIN, "
+			  "SETUID, SETGID and SETPCAP; it gives up all but the first at once");
 		return EXIT_FAILURE;
 	}
 	if (find_user(&o, &user) < 0 || prepare_places(&o, &user) < 0)

@@ -2,9 +2,9 @@
  * monitor - the privileged process of q2q-tund, and its main().
  *
  * It makes TUN interfaces when the daemon asks, and parses nothing else: no
- * byte of the network reaches it. It keeps CAP_NET_ADMIN alone. The daemon is
- * its child, with another uid and no capability. Each ends when the other does,
- * and with the daemon go its TUN descriptors, and so the interfaces.
+ * byte of the network reaches it. It keeps CAP_NET_ADMIN alone, under a uid of
+ * its own. The daemon is its child, with another uid and no capability. Each ends when the other
+ * does, and with the daemon go its TUN descriptors, and so the interfaces.
  */
 #ifndef MONITOR_MONITOR_H
 #define MONITOR_MONITOR_H
@@ -22,10 +22,12 @@ struct monitor_user {
 
 /* privileges.c; each complains in the log and returns a fault when it cannot do its work. */
 
+/* Whether this process has what the two below need. */
+bool privileges_suffice(void);
 /* Becomes the user, for good: no capability, no new privileges, no core, no debugger. */
 int privileges_drop_all(const struct monitor_user *user);
-/* Keeps CAP_NET_ADMIN and the uid; no way back to more. */
-int privileges_keep_net_admin(void);
+/* Becomes the user with CAP_NET_ADMIN; no way back to more. */
+int privileges_keep_net_admin(const struct monitor_user *user);
 
 /* sandbox.c: system call filters, for the rest of the process's life. */
 int sandbox_daemon(void);

@@ -2,7 +2,6 @@
 #include "monitor/monitor.h"
 
 #include <cap-ng.h>
-#include <grp.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -14,8 +13,11 @@ static int close_up(void)
 {
 	const struct rlimit none = { 0, 0 };
 
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 ||
-	    setrlimit(RLIMIT_CORE, &none) < 0) {
+	/* The limit says again what DUMPABLE says; a service manager's filter may forbid setting
+	 * it. */
+	if (setrlimit(RLIMIT_CORE, &none) < 0 && errno != EPERM)
+		return -errno;
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0) {
 		log_error("cannot close the process up: %s", strerror(errno));
 		return -errno;
 	}
@@ -33,6 +35,18 @@ static void raise_files(void)
 	limit.rlim_cur = limit.rlim_max < DAEMON_FILES_MAX ? limit.rlim_max : DAEMON_FILES_MAX;
 	if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
 		log_warn("cannot raise the limit of open files: %s", strerror(errno));
+}
+
+bool privileges_suffice(void)
+{
+	static const unsigned needed[] = { CAP_NET_ADMIN, CAP_SETUID, CAP_SETGID, CAP_SETPCAP };
+
+	if (capng_get_caps_process() != 0)
+		return false;
+	for (size_t i = 0; i < ARRAY_SIZE(needed); i++)
+		if (!capng_have_capability(CAPNG_EFFECTIVE, needed[i]))
+			return false;
+	return true;
 }
 
 int privileges_drop_all(const struct monitor_user *user)
@@ -59,26 +73,32 @@ int privileges_drop_all(const struct monitor_user *user)
 	return close_up();
 }
 
-int privileges_keep_net_admin(void)
+static bool only_net_admin(void)
 {
-	capng_clear(CAPNG_SELECT_ALL);
-	if (capng_update(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED, CAP_NET_ADMIN) < 0 ||
-	    setgroups(0, NULL) < 0) {
-		log_error("cannot give up groups and capabilities: %s", strerror(errno));
-		return -EPERM;
-	}
-	/* The bounding set first: emptying it takes a capability that is on its way out. */
-	capng_apply(CAPNG_SELECT_BOUNDS);
-	if (capng_apply(CAPNG_SELECT_CAPS) < 0) {
-		log_error("cannot give up capabilities: %s", strerror(errno));
-		return -EPERM;
-	}
 	if (capng_get_caps_process() != 0 ||
 	    capng_have_capabilities(CAPNG_SELECT_CAPS) != CAPNG_PARTIAL ||
-	    !capng_have_capability(CAPNG_EFFECTIVE, CAP_NET_ADMIN) ||
-	    capng_have_capability(CAPNG_EFFECTIVE, CAP_SETUID) ||
-	    capng_have_capability(CAPNG_PERMITTED, CAP_SYS_ADMIN)) {
-		log_error("not exactly CAP_NET_ADMIN is left");
+	    !capng_have_capability(CAPNG_EFFECTIVE, CAP_NET_ADMIN))
+		return false;
+	for (unsigned cap = 0; cap <= CAP_LAST_CAP; cap++)
+		if (cap != CAP_NET_ADMIN && (capng_have_capability(CAPNG_PERMITTED, cap) ||
+					     capng_have_capability(CAPNG_EFFECTIVE, cap)))
+			return false;
+	return true;
+}
+
+int privileges_keep_net_admin(const struct monitor_user *user)
+{
+	int r;
+
+	capng_clear(CAPNG_SELECT_ALL);
+	r = capng_update(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED, CAP_NET_ADMIN);
+	if (r == 0)
+		r = capng_change_id((int)user->uid, (int)user->gid,
+				    CAPNG_DROP_SUPP_GRP | CAPNG_CLEAR_BOUNDING |
+					    CAPNG_CLEAR_AMBIENT);
+	if (r != 0 || getuid() != user->uid || geteuid() != user->uid || !only_net_admin()) {
+		log_error("cannot become uid %d with CAP_NET_ADMIN alone (libcap-ng says %d)",
+			  (int)user->uid, r);
 		return -EPERM;
 	}
 	return close_up();

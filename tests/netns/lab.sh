@@ -78,6 +78,7 @@ printf '127.0.0.1 localhost\n::1 localhost\n127.0.1.1 %s\n' "$host" >/etc/hosts
 : >/etc/resolv.conf
 grep -q '^q2q-tun:' /etc/group || echo 'q2q-tun:x:64188:' >>/etc/group
 grep -q '^q2q-tun:' /etc/passwd || echo 'q2q-tun:x:64188:64188:q2q-tun:/nonexistent:/usr/sbin/nologin' >>/etc/passwd
+grep -q '^q2q-monitor:' /etc/passwd || echo 'q2q-monitor:x:64190:64188:q2q-monitor:/nonexistent:/usr/sbin/nologin' >>/etc/passwd
 grep -q '^q2q-server:' /etc/group || echo 'q2q-server:x:64189:' >>/etc/group
 grep -q '^q2q-server:' /etc/passwd || echo 'q2q-server:x:64189:64189:q2q-server:/nonexistent:/usr/sbin/nologin' >>/etc/passwd
 chown 64188:64188 /var/lib/q2q-tun

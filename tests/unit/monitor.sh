@@ -44,6 +44,7 @@ tap "and an IPv6 route to the peer" says 'dev q2q-bob .*src fd71:3271:746e::1' o
 tap "and no other address" eval '[ "$(on machine ip -6 -br addr show dev q2q-bob | grep -c fe80)" = 0 ]'
 tap "the route to the peer is the link" says 'dev q2q-bob' on machine ip route get 100.64.0.2
 tap "the monitor has CAP_NET_ADMIN alone" eval '[ "$(capabilities "$(monitor_pid)")" = 1000 ]'
+tap "and a uid of its own" eval 'on machine grep -q "^Uid:.64190.64190.64190.64190" "/proc/$(monitor_pid)/status"'
 tap "and can get no other back" eval '[ -z "$(bounding "$(monitor_pid)")" ]'
 tap "the daemon has no capability" eval '[ -z "$(capabilities "$(daemon_pid)")" ]'
 tap "and can get none" eval '[ -z "$(bounding "$(daemon_pid)")" ]'
@@ -71,6 +72,8 @@ tap "no packet sockets" says 'packet socket: Operation not permitted' cat "$LAB_
 tap "no way back to root" says 'setuid: Operation not permitted' cat "$LAB_DIR/forbidden.log"
 tap "execve ends it" says 'killed by signal 31' cat "$LAB_DIR/forbidden.log"
 tap "the daemon's exit status is the program's" exits_with 7 on machine env PLAY=exit "$PROGRAM" --foreground
+tap "without the capabilities it does not start" says 'must be started by root' \
+    on machine setpriv --reuid 65534 --clear-groups "$PROGRAM" --foreground
 tap "a user that does not exist is named" says 'no user nobody-at-all' on machine "$PROGRAM" --foreground --user nobody-at-all
 tap "the daemon will not be root" says 'not run as root' on machine "$PROGRAM" --foreground --user root
 tap "a wrong option is a usage error" exits_with 2 on machine "$PROGRAM" --port 70000

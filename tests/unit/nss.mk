@@ -1,5 +1,4 @@
-# unit tests of src/nss and of the protocol under it
-check_PROGRAMS += tests/unit/test_names
-TESTS += tests/unit/test_names
-tests_unit_test_names_SOURCES = tests/unit/test_names.c
-tests_unit_test_names_LDADD = src/base/libbase.la $(CMOCKA_LIBS)
+# tests of src/nss
+TESTS += tests/unit/nss.sh
+dist_check_SCRIPTS += tests/unit/nss.sh
+EXTRA_DIST += tests/unit/nss.py
