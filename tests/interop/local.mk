@@ -1,2 +1,3 @@
 # tests/interop
 include tests/interop/server.mk
+include tests/interop/q2q.mk
