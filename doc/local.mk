@@ -2,3 +2,5 @@
 EXTRA_DIST += doc/architecture.md
 EXTRA_DIST += doc/nat.md
 EXTRA_DIST += doc/sealed.md
+EXTRA_DIST += doc/q2q.md
+EXTRA_DIST += doc/q2q-extensions.md
