@@ -119,10 +119,18 @@ static void sign_finish(struct client *c, const struct sign_job *job)
 	struct server *s = c->server;
 	_cleanup_(crypto_cert_unrefp) struct crypto_cert *cert = NULL;
 	struct q2q_answer answer = { .command = Q2Q_SIGN };
-	const int rc = issue(s, job, &cert);
 	const uint8_t *der;
 	size_t der_bytes;
+	int rc;
 
+	if (store_cert_status(s->domain.store, job->address.text, crypto_csr_spki_hash(job->csr)) ==
+	    STORE_REVOKED) {
+		client_log(c, LOG_NOTE_, "%s asks to sign a revoked key", job->address.text);
+		fail(c, job->ask, Q2Q_ERROR_BAD_CERTIFICATE_REQUEST,
+		     "this key was revoked; authorize with a new one");
+		return;
+	}
+	rc = issue(s, job, &cert);
 	if (rc != 0) {
 		log_error("%s: cannot sign a certificate for %s: %s", c->name, job->address.text,
 			  rc < 0 ? strerror(-rc) : store_outcome_name((enum store_outcome)rc));

@@ -379,6 +379,22 @@ static int user_remove(struct invocation *in, struct store *s, const struct q2q_
 	return EXIT_DONE;
 }
 
+/* For a machine that was lost: the account stays, whoever owns it authorizes again. */
+static int user_revoke(struct invocation *in, struct store *s, const struct q2q_address *user)
+{
+	const int rc = store_cert_revoke(s, user->text, NULL, wall_s());
+
+	if (rc != 0)
+		return store_failed(s, rc, user->text);
+	tell_server(in, user->resource, "the certificates of this account were revoked");
+	return EXIT_DONE;
+}
+
+int command_user_revoke(struct invocation *in)
+{
+	return with_user(in, user_revoke);
+}
+
 int command_user_add(struct invocation *in)
 {
 	return with_user(in, user_add);

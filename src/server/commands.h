@@ -28,7 +28,7 @@ typedef int command_fn(struct invocation *in);
 command_fn command_init, command_run, command_status, command_backup, command_restore,
 	command_check;
 command_fn command_user_add, command_user_list, command_user_show, command_user_passwd,
-	command_user_disable, command_user_enable, command_user_remove;
+	command_user_disable, command_user_enable, command_user_remove, command_user_revoke;
 command_fn command_invite_create, command_invite_list, command_invite_revoke;
 command_fn command_pins_list, command_pins_forget;
 

@@ -73,6 +73,7 @@ static const struct command {
 	{ "user", "disable", 1, 0, command_user_disable },
 	{ "user", "enable", 1, 0, command_user_enable },
 	{ "user", "remove", 1, 0, command_user_remove },
+	{ "user", "revoke", 1, 0, command_user_revoke },
 	{ "invite", "create", 0, TAKES_JSON | TAKES_INVITE, command_invite_create },
 	{ "invite", "list", 0, TAKES_JSON, command_invite_list },
 	{ "invite", "revoke", 1, 0, command_invite_revoke },
@@ -177,7 +178,7 @@ static const struct argp argp = {
 	.options = options,
 	.parser = parse_option,
 	.args_doc = "init DOMAIN\nrun\nstatus\ncheck\nbackup FILE\nrestore FILE\n"
-		    "user add|show|passwd|disable|enable|remove NAME\nuser list\n"
+		    "user add|show|passwd|disable|enable|remove|revoke NAME\nuser list\n"
 		    "invite create|list\ninvite revoke ID\npins list\npins forget DOMAIN",
 	.doc = "Identity server of a Q2Q domain: accounts, certificates, presence, "
 	       "rendezvous, STUN and relay.\v"

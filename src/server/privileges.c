@@ -112,6 +112,8 @@ void privileges_harden(void)
 	const struct rlimit none = { 0, 0 };
 
 	setrlimit(RLIMIT_CORE, &none);
+#ifndef __SANITIZE_ADDRESS__ /* the leak check at exit traces its own process */
 	prctl(PR_SET_DUMPABLE, 0);
+#endif
 	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 }

@@ -50,8 +50,13 @@ static void raise_fd_limit(struct server_options *o)
 
 static int make_limiters(struct server *s)
 {
+	/* All connections that an address may have, twice over, at once: the server was restarted.
+	 */
 	const struct limiter_config accepts = {
-		.seed = s->seed, .n_keys_max = 65536, .burst = 200, .interval_us = US_PER_S / 10
+		.seed = s->seed,
+		.n_keys_max = 65536,
+		.burst = (unsigned)max_u64(200, 2 * s->options->connections_per_address_max),
+		.interval_us = US_PER_S / 20,
 	};
 	/* A person mistypes; a machine guesses. */
 	const struct limiter_config account_tries = { .seed = s->seed,

@@ -5,6 +5,7 @@ import base64
 import hashlib
 import json
 import os
+import pwd
 import random
 import shutil
 import signal
@@ -16,6 +17,8 @@ import sys
 import tempfile
 import time
 import traceback
+import unittest
+import zlib
 
 try:
     import server_peer
@@ -75,6 +78,7 @@ class Server:
             os.unlink(notify)
         ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         ready.bind(notify)
+        os.chmod(notify, 0o777)
         ready.settimeout(30)
         with open(self.log, "a") as log:
             self.process = subprocess.Popen(
@@ -505,7 +509,8 @@ def a_receiver_that_does_not_read_costs_the_server_little(shared):
         for _ in range(600):  # 30 MB, and abel reads nothing
             zack.tell("q2q-tun-relay", id=rendezvous, body=block)
         zack.call("source-ip")
-        assert memory_bytes(shared) - before < 8 << 20, (before, memory_bytes(shared))
+        if not is_sanitized(shared):  # which keep freed memory on purpose
+            assert memory_bytes(shared) - before < 8 << 20, (before, memory_bytes(shared))
         counters = shared.json("status")["counters"]
         assert counters["relay_dropped_full"] + counters["limited"] > 0, counters
 
@@ -513,6 +518,11 @@ def a_receiver_that_does_not_read_costs_the_server_little(shared):
 def memory_bytes(server):
     with open("/proc/%d/statm" % server.process.pid) as f:
         return int(f.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+def is_sanitized(server):
+    with open("/proc/%d/maps" % server.process.pid) as f:
+        return "libasan" in f.read()
 
 
 def bind_udp_reaches_the_listener_from_there(shared):
@@ -551,6 +561,17 @@ def a_removed_account_is_out_for_good_even_if_the_name_comes_back(shared):
     refused(shared.login, emil.identity)
     shared.login(shared.sign("emil")).call("source-ip")
     assert shared.command("user", "show", "nobody-at-all").returncode == 3
+
+
+def revoked_machines_are_out_and_the_account_authorizes_again(shared):
+    with shared.user("ines") as ines, shared.login(shared.sign("ines")) as second:
+        shared.ok("user", "revoke", "ines")
+        assert ines.is_closed() and second.is_closed()
+    refused(shared.login, ines.identity)
+    with shared.anonymous() as peer:  # not the same key again
+        fails("BadCertificateRequest", peer.sign, ines.identity, PASSWORD)
+    shared.login(shared.sign("ines")).call("source-ip")
+    assert all(c["revoked"] for c in shared.json("user", "show", "ines")["certificates"][:2])
 
 
 def a_new_password_counts_at_once(shared):
@@ -670,6 +691,31 @@ def the_udp_port_and_the_next_one_answer_stun(shared):
                              0x7F000001 ^ 0x2112A442)
         assert mapped in answer, answer.hex()
         s.close()
+
+
+SYN, ACK, FIN = 1, 2, 4
+
+
+def ptcp(flags, sequence, acknowledged, data=b""):
+    return struct.pack("!HHIIIBIH", 8, 1, sequence, acknowledged, 489, flags,
+                       zlib.crc32(data) if data else 0, len(data)) + data
+
+
+def a_stock_client_learns_its_address_by_classic_ptcp(shared):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.settimeout(10)
+    s.bind(("127.0.0.1", 0))
+    s.connect(("127.0.0.1", shared.port))
+    s.send(ptcp(SYN, 0, 0))
+    assert s.recv(600)[16] == SYN | ACK
+    s.send(ptcp(ACK, 1, 1, encode_box({"_command": "Who-Am-I", "_ask": "1"})))
+    while True:
+        answer = s.recv(600)
+        if len(answer) > 23:
+            break
+    box = server_peer.decode_boxes(answer[23:])[0]
+    assert box["address"] == b"127.0.0.1:%d" % s.getsockname()[1], box
+    s.close()
 
 
 def junk_and_silence_cost_only_their_own_connection(shared):
@@ -796,6 +842,36 @@ def an_unreachable_domain_is_told_and_not_asked_again_at_once(shared):
     server.remove()
 
 
+def root_becomes_the_user_and_leaves_the_files_to_it(shared):
+    if os.geteuid() != 0:
+        raise unittest.SkipTest("needs root")
+    server = Server()
+    os.chmod(server.base, 0o755)
+    nobody = pwd.getpwnam("nobody")
+    server.configure("user = nobody\n")
+    server.init().start()
+    with open("/proc/%d/status" % server.process.pid) as f:
+        status = dict(line.rstrip("\n").split(":\t", 1) for line in f if ":\t" in line)
+    assert status["Uid"].split() == [str(nobody.pw_uid)] * 4, status["Uid"]
+    assert status["Gid"].split() == [str(nobody.pw_gid)] * 4, status["Gid"]
+    assert status["Groups"].split() in ([], [str(nobody.pw_gid)]), status["Groups"]
+    assert int(status["CapEff"], 16) == 0 and int(status["CapPrm"], 16) == 0
+    assert status["NoNewPrivs"] == "1"
+    server.add("alice")  # by root, beside the server
+    server.sign("alice")
+    for file in os.listdir(server.dir):
+        assert os.stat(os.path.join(server.dir, file)).st_uid == nobody.pw_uid, file
+    # Restored by root, it is the user's as well.
+    backup = os.path.join(server.base, "backup.db")
+    server.ok("backup", backup)
+    server.stop()
+    shutil.rmtree(server.dir)
+    server.ok("restore", backup)
+    server.start()
+    server.sign("alice")
+    server.remove()
+
+
 def no_secret_reaches_the_log(shared):
     with open(shared.log) as log:
         text = log.read()
@@ -830,6 +906,7 @@ TESTS = [
     bind_udp_reaches_the_listener_from_there,
     a_disabled_account_is_out_at_once_and_may_come_back,
     a_removed_account_is_out_for_good_even_if_the_name_comes_back,
+    revoked_machines_are_out_and_the_account_authorizes_again,
     a_new_password_counts_at_once,
     certificates_of_others_are_refused,
     other_domains_are_not_served,
@@ -838,11 +915,13 @@ TESTS = [
     a_backup_made_while_running_is_a_whole_server,
     status_tells_the_same_running_or_not,
     the_udp_port_and_the_next_one_answer_stun,
+    a_stock_client_learns_its_address_by_classic_ptcp,
     junk_and_silence_cost_only_their_own_connection,
     every_cut_of_a_conversation_leaves_the_server_alive,
     connections_of_one_address_are_bounded,
     users_of_another_domain_come_by_the_key_of_their_server,
     an_unreachable_domain_is_told_and_not_asked_again_at_once,
+    root_becomes_the_user_and_leaves_the_files_to_it,
     no_secret_reaches_the_log,
     too_few_files_do_not_stop_the_server,  # last: it lowers this process's own limit
 ]
@@ -859,6 +938,8 @@ def main():
             test(shared)
             assert shared.process.poll() is None, "the server died"
             print("ok %d %s" % (number, test.__name__), flush=True)
+        except unittest.SkipTest as reason:
+            print("ok %d %s # SKIP %s" % (number, test.__name__, reason), flush=True)
         except Exception:  # a test that fails must not hide the others
             failed += 1
             for line in traceback.format_exc().splitlines():
