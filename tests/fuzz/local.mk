@@ -27,3 +27,4 @@ include tests/fuzz/nat.mk
 include tests/fuzz/crypto.mk
 include tests/fuzz/amp.mk
 include tests/fuzz/q2q.mk
+include tests/fuzz/ptcp.mk

@@ -9,3 +9,7 @@ TESTS += tests/unit/test_ptcp_paths
 tests_unit_test_ptcp_paths_SOURCES = tests/unit/test_ptcp_paths.c tests/unit/ptcp_pair.c \
 	tests/unit/ptcp_pair.h tests/unit/ptcp_stream.h
 tests_unit_test_ptcp_paths_LDADD = src/ptcp/libptcp.la src/base/libbase.la $(CMOCKA_LIBS)
+check_PROGRAMS += tests/unit/test_ptcp_parts
+TESTS += tests/unit/test_ptcp_parts
+tests_unit_test_ptcp_parts_SOURCES = tests/unit/test_ptcp_parts.c
+tests_unit_test_ptcp_parts_LDADD = src/ptcp/libptcp.la src/base/libbase.la $(CMOCKA_LIBS)
