@@ -63,6 +63,8 @@ static int insert_at(struct conn_ranges *s, uint32_t i, struct conn_range range)
 
 static void delete_at(struct conn_ranges *s, uint32_t i, uint32_t n)
 {
+	if (n == 0)
+		return; /* there may be no array yet */
 	memmove(&s->items[i], &s->items[i + n], (s->n_items - i - n) * sizeof(*s->items));
 	s->n_items -= n;
 }
