@@ -23,6 +23,7 @@ AM_TESTS_ENVIRONMENT += FUZZ_HARNESSES='$(FUZZ_HARNESSES)'; export FUZZ_HARNESSE
 include tests/fuzz/names.mk
 include tests/fuzz/conf.mk
 include tests/fuzz/stun.mk
+include tests/fuzz/ptcp_conn.mk
 include tests/fuzz/nat.mk
 include tests/fuzz/crypto.mk
 include tests/fuzz/amp.mk

@@ -1016,6 +1016,25 @@ static void unread_data_turns_a_close_into_a_reset(void **state)
 	net_fini(&n);
 }
 
+static void a_close_after_reading_what_came_out_of_order_is_no_reset(void **state)
+{
+	struct net n;
+	int last = 0;
+
+	(void)state;
+	net_init(&n);
+	n.one_frame = true;
+	establish(&n);
+	n.drop_first = n.drop_last = n.n_packets + 1;
+	feed(&n, 0, 0, 5000);
+	settle(&n);
+	assert_int_equal(drain(&n, 1, 0, &last), 5000);
+	close_both(&n);
+	assert_int_equal(n.closed[0].error, PTCP_CONN_OK);
+	assert_int_equal(n.closed[1].error, PTCP_CONN_OK);
+	net_fini(&n);
+}
+
 static void a_stream_that_came_whole_can_be_read_after_the_end(void **state)
 {
 	struct net n;
@@ -1590,6 +1609,7 @@ int main(void)
 		cmocka_unit_test(fin_wait_2_ends_after_a_full_close),
 		cmocka_unit_test(a_closed_connection_does_not_wait_for_ever_for_a_reader),
 		cmocka_unit_test(unread_data_turns_a_close_into_a_reset),
+		cmocka_unit_test(a_close_after_reading_what_came_out_of_order_is_no_reset),
 		cmocka_unit_test(a_stream_that_came_whole_can_be_read_after_the_end),
 		cmocka_unit_test(the_end_of_the_association_ends_every_connection),
 		cmocka_unit_test(each_packet_of_a_whole_life_may_be_lost),
