@@ -153,6 +153,23 @@ static void a_fin_is_repeated_a_few_times_and_then_forgotten(void **state)
 	q2q_classic_free(l.classic);
 }
 
+static void only_the_right_ack_ends_a_close(void **state)
+{
+	struct link l;
+
+	(void)state;
+	link_init(&l, NULL, "192.0.2.12:5000");
+	assert_int_equal(give(&l, "02bc0001000000200000002a000001e904000000000000"), 0);
+	assert_int_equal(give(&l, "02bc0001000000210000002a000001e902000000000000"), 0);
+	assert_true(q2q_classic_deadline_us(l.classic) != NEVER_US);
+	/* Another stream of the same machine. */
+	assert_int_equal(give(&l, "02bd0001000000210000002b000001e902000000000000"), 0);
+	assert_true(q2q_classic_deadline_us(l.classic) != NEVER_US);
+	assert_int_equal(give(&l, "02bc0001000000210000002b000001e902000000000000"), 0);
+	assert_true(q2q_classic_deadline_us(l.classic) == NEVER_US);
+	q2q_classic_free(l.classic);
+}
+
 static void recorded_damage_gets_no_answer(void **state)
 {
 	static const char *const names[] = {
@@ -393,6 +410,7 @@ int main(void)
 		cmocka_unit_test(who_am_i_is_answered_byte_by_byte_as_recorded),
 		cmocka_unit_test(a_lost_answer_is_given_again),
 		cmocka_unit_test(a_fin_is_repeated_a_few_times_and_then_forgotten),
+		cmocka_unit_test(only_the_right_ack_ends_a_close),
 		cmocka_unit_test(recorded_damage_gets_no_answer),
 		cmocka_unit_test(stb_and_rst_do_nothing),
 		cmocka_unit_test(a_flood_of_syns_keeps_no_state_and_is_limited),

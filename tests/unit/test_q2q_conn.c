@@ -1040,6 +1040,131 @@ static void a_client_believes_its_own_server_and_no_foreign_one(void **state)
 	}
 }
 
+static void a_server_serves_its_own_domain_alone(void **state)
+{
+	static const struct {
+		const char *command, *key, *value, *code;
+	} cases[] = {
+		/* bob is who he says, but neither a user nor a target is of this server's domain.
+		 */
+		{ "listen", "description", "d", "UNKNOWN" },
+		{ "inbound", "to", "carol@example.org", "VerifyError" },
+		{ "bind-udp", "q2qsrc", "carol@example.org", "UNKNOWN" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct amp_value value;
+		struct amp_box box;
+		struct script s;
+
+		start(&s, Q2Q_SERVER, "bob", NULL);
+		script_secure(&s, "bob@example.org", "example.com", true, false);
+		put_command(&box, cases[i].command, "2", NULL);
+		amp_put_text(&box, cases[i].key, cases[i].value);
+		amp_put_text(&box, "From", "bob@example.org");
+		amp_put_text(&box, "q2qdst", "bob@example.org");
+		amp_put_text(&box, "protocol", "x");
+		amp_put(&box, "protocols", "\0\1x", 3);
+		amp_put_text(&box, "udpsrc", "192.0.2.1:1");
+		amp_put_text(&box, "udpdst", "192.0.2.2:1");
+		script_send_box(&s, &box);
+		assert_true(script_next_box(&s, &box));
+		assert_true(amp_get(&box, "_error_code", &value));
+		assert_true(amp_value_is(&value, cases[i].code));
+		is_over(&s, -EACCES);
+		assert_int_equal(s.n_events[Q2Q_EVENT_CALL], 1); /* secure */
+		script_fini(&s);
+	}
+}
+
+static void wrong_password_is_said_to_those_who_understand_it(void **state)
+{
+	(void)state;
+	for (int ours = 0; ours < 2; ours++) {
+		struct amp_value value;
+		struct amp_box box;
+		struct script s;
+
+		start(&s, Q2Q_SERVER, "nobody", NULL);
+		script_secure(&s, "", "example.com", false, false);
+		put_command(&box, "sign", "2", NULL);
+		amp_put_text(&box, "certificate_request", "csr");
+		amp_put_text(&box, "password", "secret");
+		if (ours)
+			amp_put_text(&box, "q2q-tun", "1");
+		script_send_box(&s, &box);
+		assert_int_equal(q2q_conn_fail(s.conn, script_take_call(&s, Q2Q_SIGN),
+					       Q2Q_ERROR_WRONG_PASSWORD, "try again", s.now_us),
+				 0);
+		assert_true(script_next_box(&s, &box));
+		assert_true(amp_get(&box, "_error_code", &value));
+		assert_true(amp_value_is(&value, ours ? "WrongPassword" : "UNKNOWN"));
+		assert_true(amp_get(&box, "_error_description", &value));
+		assert_true(amp_value_is(&value, ours ? "try again" : "Unknown Error"));
+		assert_int_equal(q2q_conn_is_over(s.conn), !ours);
+		script_fini(&s);
+	}
+}
+
+static void errors_that_a_command_does_not_declare_are_other_errors(void **state)
+{
+	static const struct {
+		const char *code;
+		enum q2q_error error;
+	} cases[] = {
+		{ "UNHANDLED", Q2Q_ERROR_UNHANDLED },
+		{ "UNKNOWN", Q2Q_ERROR_UNKNOWN },
+		{ "NotAllowed", Q2Q_ERROR_OTHER }, /* add_user declares it, identify does not */
+		{ "\x1b[31mred", Q2Q_ERROR_OTHER },
+	};
+	struct q2q_call call = { .command = Q2Q_IDENTIFY };
+	struct amp_value ask;
+	struct amp_box box;
+	struct script s;
+
+	(void)state;
+	start(&s, Q2Q_CLIENT, "nobody", NULL);
+	assert_int_equal(q2q_domain_parse("example.com", &call.identify.subject), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		assert_int_equal(q2q_conn_call(s.conn, &call, i, 0, s.now_us), 0);
+		assert_true(script_next_box(&s, &box));
+		assert_true(amp_get(&box, "_ask", &ask));
+		amp_box_init(&box);
+		amp_put_value(&box, "_error", &ask);
+		amp_put_text(&box, "_error_code", cases[i].code);
+		amp_put_text(&box, "_error_description", "a\x1b[0mb");
+		script_send_box(&s, &box);
+		assert_int_equal(s.last[Q2Q_EVENT_ERROR].cookie, i);
+		assert_int_equal(s.last[Q2Q_EVENT_ERROR].failure.error, cases[i].error);
+		/* Nothing that drives a terminal comes through. */
+		assert_null(strchr(s.last[Q2Q_EVENT_ERROR].failure.code_text, '\x1b'));
+		assert_null(strchr(s.last[Q2Q_EVENT_ERROR].failure.description, '\x1b'));
+	}
+	nothing_is_left(&s);
+	script_fini(&s);
+}
+
+static void an_orderly_end_says_goodbye_inside_tls(void **state)
+{
+	const struct q2q_call call = { .command = Q2Q_SOURCE_IP };
+	uint8_t plain[64];
+	struct amp_box box;
+	struct script s;
+	size_t n;
+
+	(void)state;
+	start(&s, Q2Q_CLIENT, "alice", NULL);
+	script_secure(&s, "alice@example.com", "example.com", true, false);
+	assert_int_equal(q2q_conn_call(s.conn, &call, 1, 0, s.now_us), 0);
+	q2q_conn_close(s.conn, s.now_us);
+	is_over(&s, 0);
+	/* What was asked before still leaves, then the goodbye. */
+	assert_true(script_next_box(&s, &box));
+	assert_int_equal(crypto_tls_read(s.peer_tls, plain, sizeof(plain), &n), CRYPTO_TLS_EOF);
+	script_fini(&s);
+}
+
 static void a_client_offers_what_a_server_offers_to_nobody(void **state)
 {
 	static const char *const commands[] = { "identify", "secure", "sign", "listen", "bogus" };
@@ -1677,6 +1802,10 @@ int main(void)
 			a_server_closes_by_an_error_where_the_number_has_the_wrong_sign_or_is_taken),
 		cmocka_unit_test(relayed_answers_are_what_a_stock_server_makes_of_them),
 		cmocka_unit_test(a_client_believes_its_own_server_and_no_foreign_one),
+		cmocka_unit_test(a_server_serves_its_own_domain_alone),
+		cmocka_unit_test(wrong_password_is_said_to_those_who_understand_it),
+		cmocka_unit_test(errors_that_a_command_does_not_declare_are_other_errors),
+		cmocka_unit_test(an_orderly_end_says_goodbye_inside_tls),
 		cmocka_unit_test(a_client_offers_what_a_server_offers_to_nobody),
 		cmocka_unit_test(nothing_secret_leaves_in_clear),
 		cmocka_unit_test(after_secure_a_client_holds_everything_back),
