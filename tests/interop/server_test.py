@@ -824,6 +824,98 @@ def users_of_another_domain_come_by_the_key_of_their_server(shared):
         server.remove()
 
 
+TWISTED_PEER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "q2q_peer.py")
+
+
+class Twisted:
+    """A client (or server) on Twisted's AMP that behaves as the original program does."""
+
+    def __init__(self, base, kind):
+        if subprocess.run([sys.executable, "-c", "import twisted, OpenSSL"],
+                          capture_output=True).returncode != 0:
+            raise unittest.SkipTest("apt-get install python3-twisted python3-openssl")
+        self.command = [sys.executable, TWISTED_PEER, "--state", os.path.join(base, "q2q-" + kind),
+                        "--kind", kind]
+
+    def run(self, port, *arguments):
+        return subprocess.run([*self.command, "--port", str(port), *arguments], text=True,
+                              capture_output=True, timeout=60)
+
+    def ok(self, port, *arguments):
+        result = self.run(port, *arguments)
+        assert result.returncode == 0, (arguments, result)
+        return result.stdout.strip()
+
+    def fails(self, port, *arguments):
+        result = self.run(port, *arguments)
+        assert result.returncode != 0, (arguments, result)
+        return result.stdout + result.stderr
+
+    def start(self, port, *arguments):
+        """A process that stays; and the first line that it says."""
+        process = subprocess.Popen([*self.command, "--port", str(port), *arguments], text=True,
+                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        return process, process.stdout.readline().strip()
+
+
+def stock_clients_register_authorize_listen_and_find_each_other(shared):
+    for kind in ("rsa", "p256"):
+        server = Server().init()
+        server.start("--registration", "open")
+        stock, port = Twisted(server.base, kind), server.port
+        assert stock.ok(port, "register", "ann@" + DOMAIN, PASSWORD).endswith("virtual")
+        assert "NotAllowed" in stock.fails(port, "register", "ann@" + DOMAIN, PASSWORD)
+        stock.ok(port, "register", "bob@" + DOMAIN, PASSWORD)
+        assert "UNKNOWN" in stock.fails(port, "authorize", "ann@" + DOMAIN, "wrong password")
+        assert "UNKNOWN" in stock.fails(port, "authorize", "eve@" + DOMAIN, PASSWORD)
+        stock.ok(port, "authorize", "ann@" + DOMAIN, PASSWORD)
+        stock.ok(port, "authorize", "bob@" + DOMAIN, PASSWORD)
+        assert stock.ok(port, "who-am-i").startswith("127.0.0.1:")
+        listener, said = stock.start(port, "--udp", "listen", "ann@" + DOMAIN, "greet")
+        assert said == "listening"
+        found = stock.ok(port, "inbound", "bob@" + DOMAIN, "ann@" + DOMAIN, "greet")
+        assert found.splitlines() == ["bob@%s->ann@%s:1 tcp@127.0.0.1:9 interop"
+                                      % (DOMAIN, DOMAIN), "entries 1"], found
+        assert stock.ok(port, "inbound", "bob@" + DOMAIN, "ann@" + DOMAIN, "other") == "entries 0"
+        assert stock.ok(port, "inbound", "bob@" + DOMAIN, "eve@" + DOMAIN, "greet") == "entries 0"
+        server.stop()
+        server.start()  # no more open; who is in stays in
+        listener.wait(30)  # it ends with its connection
+        assert stock.run(server.port, "register", "new@" + DOMAIN, PASSWORD).returncode != 0
+        assert stock.ok(server.port, "inbound", "bob@" + DOMAIN, "ann@" + DOMAIN,
+                        "greet") == "entries 0"
+        listener.stdout.close()
+        server.remove()
+
+
+def users_of_a_stock_server_are_welcome(shared):
+    server = Server("b.test").init()
+    stock = Twisted(server.base, "rsa")
+    process, said = stock.start(0, "serve", "stock.test")
+    try:
+        port = int(said.split()[1])
+        server.configure("federation-private = yes\n"
+                         "[domain stock.test]\nserver = 127.0.0.1:%d\n" % port)
+        server.start()
+        stock.ok(port, "register", "ann@stock.test", PASSWORD)
+        stock.ok(port, "authorize", "ann@stock.test", PASSWORD)
+        with server.user("bob") as bob:
+            bob.listen(bob.address, "greet")
+            asking = subprocess.Popen(
+                [*stock.command, "--port", str(server.port), "inbound", "ann@stock.test",
+                 bob.address, "greet"], stdout=subprocess.PIPE, text=True)
+            got = bob.next_command("inbound")
+            assert got["From"] == b"ann@stock.test"
+            bob.answer(got, listeners=entry("1", ["tcp@127.0.0.1:9"]))
+            assert "entries 1" in asking.communicate(timeout=30)[0]
+        assert [p["domain"] for p in server.json("pins", "list")["pins"]] == ["stock.test"]
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    server.remove()
+
+
 def an_unreachable_domain_is_told_and_not_asked_again_at_once(shared):
     server = Server("b.test").init()
     free = socket.socket()
@@ -920,6 +1012,8 @@ TESTS = [
     every_cut_of_a_conversation_leaves_the_server_alive,
     connections_of_one_address_are_bounded,
     users_of_another_domain_come_by_the_key_of_their_server,
+    stock_clients_register_authorize_listen_and_find_each_other,
+    users_of_a_stock_server_are_welcome,
     an_unreachable_domain_is_told_and_not_asked_again_at_once,
     root_becomes_the_user_and_leaves_the_files_to_it,
     no_secret_reaches_the_log,
