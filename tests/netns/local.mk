@@ -4,6 +4,7 @@ NETNS_TESTS = \
 	tests/netns/federation.sh \
 	tests/netns/relay.sh \
 	tests/netns/resilience.sh \
+	tests/netns/smoke.sh \
 	tests/netns/systemd.sh \
 	tests/netns/trust.sh \
 	tests/netns/tunnel.sh

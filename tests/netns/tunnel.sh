@@ -35,7 +35,7 @@ spoofed_source_is_dropped() {
     before=$(on bob sh -c 'cat /sys/class/net/q2q-alice/statistics/rx_packets')
     # A foreign source address on alice's side of the tunnel must not come out at bob.
     on alice ip addr add 100.99.99.99/32 dev q2q-bob
-    on alice ping -c 3 -i 0.2 -W 1 -I 100.99.99.99 bob.server.test.q2q
+    on alice ping -4 -c 3 -i 0.2 -W 1 -I 100.99.99.99 bob.server.test.q2q
     on alice ip addr del 100.99.99.99/32 dev q2q-bob
     after=$(on bob sh -c 'cat /sys/class/net/q2q-alice/statistics/rx_packets')
     # Router solicitations and the like may pass; three echo requests may not.
