@@ -96,7 +96,7 @@ const struct ctl_command_info *ctl_command_info(enum ctl_command command);
 /* 0, or -ENOENT. */
 int ctl_command_find(const char *name, enum ctl_command *ret_command);
 
-/* ---- what the daemon receives and sends ------------------------------------------- */
+/* ---- what the daemon receives and sends ---- */
 
 enum ctl_request_type { CTL_REQUEST, CTL_ANSWER };
 
@@ -137,7 +137,7 @@ const char *ctl_ask_kind_name(enum ctl_ask_kind kind);
 char *ctl_ask_line(uint64_t id, enum ctl_ask_kind kind, const char *subject,
 		   const char *fingerprint, const char *text);
 
-/* ---- what a client sends and receives ------------------------------------------------ */
+/* ---- what a client sends and receives ---- */
 
 enum ctl_reply_type {
 	CTL_REPLY_RESULT,

@@ -41,7 +41,7 @@ json_t *ctl_clean_text(const char *text)
 	return copy ? json_string(copy) : NULL;
 }
 
-/* ---- daemon --------------------------------------------------------------------------- */
+/* ---- daemon ---- */
 
 char *ctl_result_line(uint64_t id, json_t *result)
 {
@@ -82,7 +82,7 @@ char *ctl_ask_line(uint64_t id, enum ctl_ask_kind kind, const char *subject,
 	return ask ? ctl_dump(ctl_envelope(id, "ask", ask)) : NULL;
 }
 
-/* ---- client --------------------------------------------------------------------------- */
+/* ---- client ---- */
 
 static int parse_error(const json_t *object, struct ctl_reply *out)
 {

@@ -46,7 +46,7 @@ json_t *ctl_envelope(uint64_t id, const char *key, json_t *value)
 	return json_pack("{s:i,s:I,s:o}", "v", CTL_VERSION, "id", (json_int_t)id, key, value);
 }
 
-/* ---- client ------------------------------------------------------------------------- */
+/* ---- client ---- */
 
 char *ctl_request_line(uint64_t id, enum ctl_command command, json_t *args)
 {
@@ -61,7 +61,7 @@ char *ctl_answer_line(uint64_t id, const char *answer)
 	return ctl_dump(ctl_envelope(id, "answer", ctl_clean_text(answer)));
 }
 
-/* ---- daemon -------------------------------------------------------------------------- */
+/* ---- daemon ---- */
 
 static int parse_answer(const json_t *object, const json_t *answer, struct ctl_request *out)
 {

@@ -21,7 +21,7 @@ static uint64_t now_of(const struct op *op)
 	return net_loop_now_us(op->daemon->loop);
 }
 
-/* ---- status ---------------------------------------------------------------------------------- */
+/* ---- status ---- */
 
 static json_t *self_json(struct daemon *d)
 {
@@ -89,12 +89,13 @@ static void done_with_peer(struct op *op)
 	op_done(op, json_pack("{s:o}", "peer", links_status(op->daemon, op->peer)));
 }
 
-/* ---- up ----------------------------------------------------------------------------------------
- */
+/* ---- up ---- */
 
 struct up {
 	enum session_state shown; /* the last state told as progress */
 	bool patient;             /* the user said how long to wait */
+	bool created;             /* nobody knew this peer before */
+	bool hopeless;            /* it ends when the timer comes */
 	bool direct;
 };
 
@@ -217,9 +218,9 @@ static void up_progress(struct op *op, struct link *link)
 
 static void up_link(struct op *op, struct link *link)
 {
-	const struct up *up = op->state;
+	struct up *up = op->state;
 
-	if (op->asking)
+	if (op->asking || up->hopeless)
 		return;
 	if (is_up(link, up->direct)) {
 		done_with_peer(op);
@@ -234,8 +235,24 @@ static void up_link(struct op *op, struct link *link)
 		return;
 	if (link->problem.code == CTL_UNTRUSTED && up_ask(op, link))
 		return;
-	if (is_final(op, &link->problem))
+	if (!is_final(op, &link->problem))
+		return;
+	if (up->created && link->problem.code == CTL_NOT_FOUND) {
+		/* We are inside of the link's own pump: it goes afterwards. */
+		up->hopeless = true;
+		net_timer_arm(&op->timer, now_of(op));
+	} else {
 		op_fail(op, &link->problem);
+	}
+}
+
+/* There is no such peer, so what `up` made is taken back. */
+static void up_undo(struct op *op, struct link *link)
+{
+	const struct problem problem = link->problem;
+
+	peers_forget(op->daemon, op->peer);
+	op_fail(op, &problem);
 }
 
 static void up_timer(struct op *op)
@@ -246,6 +263,10 @@ static void up_timer(struct op *op)
 
 	if (op->asking) {
 		net_timer_arm(&op->timer, now_of(op) + US_PER_S);
+		return;
+	}
+	if (link && up->hopeless) {
+		up_undo(op, link);
 		return;
 	}
 	if (!link)
@@ -279,6 +300,7 @@ static bool take_path_mode(struct op *op, enum session_path_mode *ret_mode)
 static struct peer *up_record(struct op *op)
 {
 	struct daemon *d = op->daemon;
+	struct up *up = op->state;
 	const char *as = ctl_text(&op->request, "as");
 	struct q2q_address address, own = { .text = "" };
 	enum session_path_mode mode;
@@ -292,6 +314,7 @@ static struct peer *up_record(struct op *op)
 		op_failf(op, CTL_USAGE, NULL, "%s is this machine itself", address.text);
 		return NULL;
 	}
+	up->created = !peers_find(d, address.text);
 	peer = peers_get(d, &address);
 	if (!peer) {
 		op_failf(op, CTL_FAILED, "q2q-tun peers forget ADDRESS", "too many peers");
@@ -353,8 +376,7 @@ void command_up(struct op *op)
 	net_timer_arm(&op->timer, now_of(op) + wait_s * US_PER_S);
 }
 
-/* ---- wait
- * ------------------------------------------------------------------------------------------ */
+/* ---- wait ---- */
 
 static void wait_link(struct op *op, struct link *link)
 {
@@ -412,8 +434,7 @@ void command_wait(struct op *op)
 		      now_of(op) + ctl_uint(&op->request, "timeout_s", WAIT_S) * US_PER_S);
 }
 
-/* ---- down
- * ------------------------------------------------------------------------------------------- */
+/* ---- down ---- */
 
 #define DOWN_POLL_US (10 * US_PER_MS)
 
@@ -474,8 +495,7 @@ void command_down(struct op *op)
 	net_timer_arm(&op->timer, now_of(op));
 }
 
-/* ---- peers
- * ---------------------------------------------------------------------------------------------- */
+/* ---- peers ---- */
 
 void command_peers(struct op *op)
 {
@@ -537,8 +557,7 @@ void command_peers_forget(struct op *op)
 		op_done(op, json_object());
 }
 
-/* ---- a domain's certificate, fetched for the user
- * ---------------------------------------------------------- */
+/* ---- a domain's certificate, fetched for the user ---- */
 
 struct fetch {
 	struct op *op;
@@ -658,8 +677,7 @@ void command_peers_pin(struct op *op)
 		pin_peer(op, &address, spki);
 }
 
-/* ---- permissions
- * ---------------------------------------------------------------------------------------------- */
+/* ---- permissions ---- */
 
 static void allow_now(struct op *op)
 {
@@ -744,9 +762,7 @@ void command_requests(struct op *op)
 	op_done(op, json_pack("{s:o}", "requests", list));
 }
 
-/* ---- ping
- * --------------------------------------------------------------------------------------------------------
- */
+/* ---- ping ---- */
 
 struct flying {
 	uint32_t id; /* 0: free */
@@ -907,9 +923,7 @@ void command_ping(struct op *op)
 	net_timer_arm(&op->timer, now_of(op));
 }
 
-/* ---- log, monitor
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- log, monitor ---- */
 
 static void log_line(struct op *op, int level, const char *text)
 {

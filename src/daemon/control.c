@@ -31,7 +31,7 @@ static op_fn *const commands[CTL_COMMAND_COUNT] = {
 	[CTL_VERSION_INFO] = command_version,
 };
 
-/* ---- ops -------------------------------------------------------------------------------- */
+/* ---- ops ---- */
 
 static void op_free(struct op *op)
 {
@@ -158,7 +158,7 @@ static void op_timer(void *user, uint64_t now_us)
 		op->on_timer(op);
 }
 
-/* ---- requests ----------------------------------------------------------------------------- */
+/* ---- requests ---- */
 
 static void start_op(struct client *client, struct ctl_request *request)
 {
@@ -240,7 +240,7 @@ static void on_line(void *user, struct net_line *line, char *text, size_t text_b
 	}
 }
 
-/* ---- clients -------------------------------------------------------------------------------- */
+/* ---- clients ---- */
 
 static void client_free(struct client *client)
 {

@@ -8,8 +8,9 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
-#define SWEEP_US     (10 * US_PER_S)
-#define STOP_TIME_US (600 * US_PER_MS) /* a session gives up waiting after 500 ms */
+#define OWN_CHANGE_US (4 * US_PER_S) /* that long after an interface of ours, it was that */
+#define SWEEP_US      (10 * US_PER_S)
+#define STOP_TIME_US  (600 * US_PER_MS) /* a session gives up waiting after 500 ms */
 
 int daemon_random(void *user, void *out, size_t n_bytes)
 {
@@ -17,77 +18,7 @@ int daemon_random(void *user, void *out, size_t n_bytes)
 	return crypto_random(out, n_bytes);
 }
 
-/* ---- the monitor ------------------------------------------------------------------------- */
-
-int daemon_monitor_send(struct daemon *d, struct tun_request *request)
-{
-	const int r = tun_ipc_send_request(d->options->monitor_fd, request);
-
-	if (r) {
-		log_error("the monitor does not answer (%s)",
-			  r > 0 ? "its socket is closed" : strerror(-r));
-		daemon_stop_now(d, EXIT_FAILURE);
-		return r > 0 ? -EPIPE : r;
-	}
-	return 0;
-}
-
-static void on_monitor(void *user, unsigned ready)
-{
-	struct daemon *d = user;
-	struct tun_reply reply;
-	int fd = -1, r;
-
-	(void)ready;
-	for (;;) {
-		r = tun_ipc_receive_reply(d->options->monitor_fd, &reply, &fd);
-		if (r)
-			break;
-		links_on_reply(d, &reply, fd);
-	}
-	if (r == -EAGAIN)
-		return;
-	log_error("the monitor is gone (%s)", r > 0 ? "its socket is closed" : strerror(-r));
-	daemon_stop_now(d, EXIT_FAILURE);
-}
-
-static void tell_monitor(struct daemon *d, enum tun_request_type type)
-{
-	struct tun_request request = { .type = type };
-
-	daemon_monitor_send(d, &request);
-}
-
-static void on_alive(void *user, uint64_t now_us)
-{
-	struct daemon *d = user;
-
-	tell_monitor(d, TUN_REQUEST_ALIVE);
-	net_timer_arm(&d->alive, now_us + d->options->watchdog_us / 4);
-}
-
-/* ---- now and then --------------------------------------------------------------------------- */
-
-static void on_sweep(void *user, uint64_t now_us)
-{
-	struct daemon *d = user;
-
-	links_sweep(d);
-	hub_sweep(d);
-	net_timer_arm(&d->sweep, now_us + SWEEP_US);
-}
-
-static void on_network_changed(void *user)
-{
-	struct daemon *d = user;
-
-	log_info("the network changed: looking for paths again");
-	hub_wake_all(d);
-	gather_restart(d);
-}
-
-/* ---- the end -----------------------------------------------------------------------------------
- */
+/* ---- the end ---- */
 
 void daemon_stop_now(struct daemon *d, int exit_status)
 {
@@ -116,10 +47,10 @@ static void on_stop_timer(void *user, uint64_t now_us)
 		net_timer_arm(&d->stop_timer, now_us + 10 * US_PER_MS);
 }
 
-/* SIGTERM, SIGINT: the peers are told, and given a moment to confirm. */
-static void on_terminate(void *user, int signal_number)
+/* The peers are told, and given a moment to confirm. */
+static void terminate(struct daemon *d, const char *because)
 {
-	struct daemon *d = user;
+	struct tun_request stopping = { .type = TUN_REQUEST_STOPPING };
 	const uint64_t now_us = net_loop_now_us(d->loop);
 	struct link *link;
 
@@ -127,9 +58,9 @@ static void on_terminate(void *user, int signal_number)
 		net_loop_stop(d->loop);
 		return;
 	}
-	log_note("signal %d: ending", signal_number);
+	log_note("ending: %s", because);
 	d->stopping = true;
-	tell_monitor(d, TUN_REQUEST_STOPPING);
+	daemon_monitor_send(d, &stopping);
 	LIST_FOREACH (link, &d->links, entry) {
 		session_close(link->session, SESSION_CLOSE_GOING_AWAY, now_us);
 		links_pump(link);
@@ -138,8 +69,95 @@ static void on_terminate(void *user, int signal_number)
 	net_timer_arm(&d->stop_timer, now_us + 10 * US_PER_MS);
 }
 
-/* ---- start
- * ----------------------------------------------------------------------------------------- */
+static void on_signal(void *user, int signal_number)
+{
+	if (signal_number == SIGHUP)
+		log_note("SIGHUP: the configuration is read when the daemon starts; restart it");
+	else
+		terminate(user, signal_number == SIGTERM ? "SIGTERM" : "SIGINT");
+}
+
+/* ---- the monitor ---- */
+
+int daemon_monitor_send(struct daemon *d, struct tun_request *request)
+{
+	const int r = tun_ipc_send_request(d->options->monitor_fd, request);
+
+	if (r) {
+		log_error("the monitor does not answer (%s)",
+			  r > 0 ? "its socket is closed" : strerror(-r));
+		daemon_stop_now(d, EXIT_FAILURE);
+		return r > 0 ? -EPIPE : r;
+	}
+	return 0;
+}
+
+static void on_monitor(void *user, unsigned ready)
+{
+	struct daemon *d = user;
+	struct tun_reply reply;
+	int fd = -1, r;
+
+	(void)ready;
+	for (;;) {
+		r = tun_ipc_receive_reply(d->options->monitor_fd, &reply, &fd);
+		if (r)
+			break;
+		/* Whoever stops the service signals the monitor, which may not signal us. */
+		if (reply.type == TUN_REQUEST_STOPPING)
+			terminate(d, "the monitor asks");
+		else
+			links_on_reply(d, &reply, fd);
+	}
+	if (r == -EAGAIN)
+		return;
+	log_error("the monitor is gone (%s)", r > 0 ? "its socket is closed" : strerror(-r));
+	daemon_stop_now(d, EXIT_FAILURE);
+}
+
+static void tell_monitor(struct daemon *d, enum tun_request_type type)
+{
+	struct tun_request request = { .type = type };
+
+	daemon_monitor_send(d, &request);
+}
+
+static void on_alive(void *user, uint64_t now_us)
+{
+	struct daemon *d = user;
+
+	tell_monitor(d, TUN_REQUEST_ALIVE);
+	net_timer_arm(&d->alive, now_us + d->options->watchdog_us / 4);
+}
+
+/* ---- now and then ---- */
+
+static void on_sweep(void *user, uint64_t now_us)
+{
+	struct daemon *d = user;
+
+	links_sweep(d);
+	hub_sweep(d);
+	net_timer_arm(&d->sweep, now_us + SWEEP_US);
+}
+
+static void on_network_changed(void *user)
+{
+	struct daemon *d = user;
+	const uint64_t now_us = net_loop_now_us(d->loop);
+	const uint64_t signature = gather_signature(d);
+	const bool same = signature == d->network_signature;
+
+	d->network_signature = signature;
+	/* Our own interfaces come and go too: that is no change. */
+	if (same && now_us - d->device_changed_us < OWN_CHANGE_US)
+		return;
+	log_info("the network changed: looking for paths again");
+	hub_wake_all(d);
+	gather_restart(d);
+}
+
+/* ---- start ---- */
 
 static int load_state(struct daemon *d)
 {
@@ -170,9 +188,11 @@ static int start_loop(struct daemon *d)
 	if (!r)
 		r = net_resolver_new(d->loop, &d->resolver);
 	if (!r)
-		r = net_loop_on_signal(d->loop, SIGTERM, on_terminate, d);
+		r = net_loop_on_signal(d->loop, SIGTERM, on_signal, d);
 	if (!r)
-		r = net_loop_on_signal(d->loop, SIGINT, on_terminate, d);
+		r = net_loop_on_signal(d->loop, SIGINT, on_signal, d);
+	if (!r)
+		r = net_loop_on_signal(d->loop, SIGHUP, on_signal, d);
 	if (!r)
 		r = crypto_random(&d->seed, sizeof(d->seed));
 	if (r) {
@@ -232,6 +252,7 @@ static void serve(struct daemon *d)
 	if (d->options->watchdog_us)
 		net_timer_arm(&d->alive, now_us);
 	net_timer_arm(&d->sweep, now_us + SWEEP_US);
+	d->network_signature = gather_signature(d);
 	links_start_wanted(d);
 	tell_monitor(d, TUN_REQUEST_READY);
 	log_note("serving; control socket %s", d->options->control_path);

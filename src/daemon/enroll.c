@@ -38,7 +38,7 @@ static void fault(struct enroll *e, const char *what, int r)
 	op_failf(e->op, CTL_FAILED, NULL, "cannot %s: %s", what, strerror(-r));
 }
 
-/* ---- the certificate ---------------------------------------------------------------------- */
+/* ---- the certificate ---- */
 
 static json_t *identity_json(struct daemon *d, const struct identity *id)
 {
@@ -144,8 +144,7 @@ static void sign_failed(struct enroll *e, const struct q2q_failure *f)
 	}
 }
 
-/* ---- the account ------------------------------------------------------------------------------
- */
+/* ---- the account ---- */
 
 static void ask_for_admin(struct enroll *e, uint64_t now_us)
 {
@@ -204,13 +203,15 @@ static void account_failed(struct enroll *e, const struct q2q_failure *f)
 	case Q2Q_ERROR_INVITE_REQUIRED:
 		op_failf(e->op, CTL_DENIED,
 			 "ask who runs it for one, then: q2q-tun register ADDRESS --invite CODE",
-			 "the server of %s wants an invitation that is valid%s%s", domain,
-			 *f->description ? ": " : "", f->description);
+			 "%s was not registered: the server of %s wants an invitation that is "
+			 "valid%s%s",
+			 e->address.text, domain, *f->description ? ": " : "", f->description);
 		return;
 	case Q2Q_ERROR_REGISTRATION_CLOSED:
 		op_failf(e->op, CTL_DENIED,
 			 "ask who runs it for an account, then: q2q-tun authorize ADDRESS",
-			 "the server of %s does not let people register", domain);
+			 "%s was not registered: the server of %s does not let people register",
+			 e->address.text, domain);
 		return;
 	case Q2Q_ERROR_TOO_MANY_ATTEMPTS:
 		op_failf(e->op, CTL_DENIED, "wait some minutes, then try again",
@@ -236,8 +237,7 @@ static void account_made(struct enroll *e)
 	start_connection(e);
 }
 
-/* ---- the connection
- * ------------------------------------------------------------------------------ */
+/* ---- the connection ---- */
 
 static void on_ready(void *user, struct serverlink *l)
 {
@@ -444,8 +444,7 @@ void command_identity_rotate(struct op *op)
 	enroll(op, PHASE_SIGN, true);
 }
 
-/* ---- without a server
- * ----------------------------------------------------------------------------------- */
+/* ---- without a server ---- */
 
 void command_identity_list(struct op *op)
 {

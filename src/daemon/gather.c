@@ -11,7 +11,7 @@
 
 static void arm(struct daemon *d);
 
-/* ---- telling -------------------------------------------------------------------------------- */
+/* ---- telling ---- */
 
 /* Whether a link may use this socket. */
 static bool link_uses(const struct link *link, const struct udp_socket *s)
@@ -75,8 +75,29 @@ void gather_tell(struct daemon *d, struct link *link)
 			tell_socket(d, link, &d->udp.sockets[i]);
 }
 
-/* ---- STUN --------------------------------------------------------------------------------------
- */
+uint64_t gather_signature(const struct daemon *d)
+{
+	static const char *const far[] = { "192.0.2.1:9", "[2001:db8::1]:9" };
+	struct net_local_address list[64];
+	const int n = host_addresses(list, ARRAY_SIZE(list));
+	uint64_t sum = 0;
+
+	for (int i = 0; i < n; i++)
+		if (strncmp(list[i].name, "q2q-", 4) && !list[i].temporary)
+			sum += hash_bytes(&d->seed, &list[i].ip, sizeof(list[i].ip)) *
+			       (list[i].interface | 1);
+	for (size_t i = 0; i < ARRAY_SIZE(far); i++) {
+		struct endpoint remote, local;
+
+		if (endpoint_parse(far[i], false, &remote))
+			continue;
+		local = udp_local_for(d, 0, &remote);
+		sum = sum * 31 + hash_bytes(&d->seed, &local.ip, sizeof(local.ip));
+	}
+	return sum;
+}
+
+/* ---- STUN ---- */
 
 static bool all_done(const struct daemon *d, uint8_t socket)
 {
@@ -210,8 +231,7 @@ bool gather_input(struct daemon *d, uint8_t socket, const struct endpoint *from,
 	return false;
 }
 
-/* ---- servers
- * --------------------------------------------------------------------------------------- */
+/* ---- servers ---- */
 
 void gather_add_server(struct daemon *d, const struct endpoint *server)
 {
@@ -248,9 +268,7 @@ static void resolve_configured(struct daemon *d)
 	}
 }
 
-/* ---- life
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- life ---- */
 
 int gather_start(struct daemon *d)
 {

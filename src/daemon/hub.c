@@ -33,7 +33,7 @@ struct hub_link *hub_own(struct daemon *d, const struct identity *identity)
 	return identity ? hub_find(d, identity, identity->address.domain) : NULL;
 }
 
-/* ---- asking --------------------------------------------------------------------------------- */
+/* ---- asking ---- */
 
 static enum session_why why_of(const struct problem *p)
 {
@@ -265,8 +265,7 @@ static void inbound_failed(struct hub_link *h, const struct q2q_event *event)
 	ask_failed(link, SESSION_WHY_SERVER, &problem);
 }
 
-/* ---- being asked
- * ----------------------------------------------------------------------------------- */
+/* ---- being asked ---- */
 
 static void answer_empty(struct hub_link *h, uint64_t ask, const char *status)
 {
@@ -334,7 +333,7 @@ static void on_inbound(struct hub_link *h, const struct q2q_event *event)
 	const char *status;
 	int r;
 
-	if (!h->own || !amp_value_is(&call->inbound.protocol, PROTOCOL) || !call->inbound.q2q_tun ||
+	if (!h->own || h->daemon->stopping || !amp_value_is(&call->inbound.protocol, PROTOCOL) || !call->inbound.q2q_tun ||
 	    !q2q_address_equal(&call->inbound.to, &h->identity->address) ||
 	    !call->inbound.certificate.data ||
 	    crypto_cert_from_der(call->inbound.certificate.data, call->inbound.certificate.n_bytes,
@@ -418,8 +417,7 @@ static void on_call(struct hub_link *h, const struct q2q_event *event)
 	}
 }
 
-/* ---- the connection
- * ------------------------------------------------------------------------------------ */
+/* ---- the connection ---- */
 
 static void wake_links(struct hub_link *h)
 {
@@ -619,9 +617,7 @@ int hub_trust(struct hub_link *h)
 	return 0;
 }
 
-/* ---- life
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- life ---- */
 
 static int make_server(struct hub_link *h)
 {

@@ -34,7 +34,7 @@ static int make_contexts(struct identity *id)
 	return crypto_tls_context_new(&config, &id->tls_ptcp);
 }
 
-/* ---- disk ---------------------------------------------------------------------------------- */
+/* ---- disk ---- */
 
 static int read_identity(struct identities *ids, const char *name, struct identity *id)
 {
@@ -143,8 +143,7 @@ static int store(const struct identities *ids, const struct identity *id)
 	return r;
 }
 
-/* ---- access -----------------------------------------------------------------------------------
- */
+/* ---- access ---- */
 
 struct identity *identities_find(struct identities *ids, const char *address)
 {

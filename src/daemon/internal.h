@@ -32,7 +32,7 @@ struct hub_link;
 struct link;
 struct op;
 
-/* ---- problems: what failed, why, and what to do next ----------------------------- */
+/* ---- problems: what failed, why, and what to do next ---- */
 
 struct problem {
 	enum ctl_code code;
@@ -43,7 +43,7 @@ void problem_hint(struct problem *p, const char *format, ...) PRINTF_LIKE(2, 3);
 
 int64_t wall_clock_s(void);
 
-/* ---- peers ------------------------------------------------------------------------- */
+/* ---- peers ---- */
 
 #define PEERS_MAX 1024
 
@@ -84,7 +84,7 @@ enum peer_trust { PEER_TRUSTED, PEER_UNPINNED, PEER_DISTRUSTED };
 enum peer_trust peers_judge(struct daemon *d, const struct peer *peer, struct crypto_cert *cert,
 			    struct problem *ret_problem);
 
-/* ---- requests --------------------------------------------------------------------------- */
+/* ---- requests ---- */
 
 #define REQUESTS_MAX 256
 
@@ -109,7 +109,7 @@ void requests_note(struct daemon *d, const struct q2q_address *from, struct cryp
 const struct request *requests_find(const struct daemon *d, const char *address);
 void requests_remove(struct daemon *d, const char *address);
 
-/* ---- one control connection ---------------------------------------------------------------- */
+/* ---- one control connection ---- */
 
 enum serverlink_state {
 	SERVERLINK_IDLE,
@@ -168,7 +168,7 @@ void serverlink_start(struct serverlink *l);
 /* Something was asked of the connection outside of on_event: move it. */
 void serverlink_pump(struct serverlink *l);
 
-/* ---- the connections that we keep ------------------------------------------------------------ */
+/* ---- the connections that we keep ---- */
 
 /*
  * One per (identity, domain). That of the identity's own domain listens; another one is there as
@@ -210,8 +210,7 @@ void hub_ask(struct link *link, const char *request);
 void hub_signal(struct daemon *d, void *route, const char *id, const void *body, size_t n_bytes,
 		bool relay);
 
-/* ---- links --------------------------------------------------------------------------------------
- */
+/* ---- links ---- */
 
 enum device_state { DEVICE_NONE, DEVICE_ASKED, DEVICE_READY, DEVICE_FAILED };
 
@@ -271,8 +270,7 @@ json_t *links_status(struct daemon *d, struct peer *peer);
 /* What stands between a peer and being up, in words. False: it is up. */
 bool links_problem(struct link *link, struct problem *ret_problem);
 
-/* ---- UDP
- * ----------------------------------------------------------------------------------------- */
+/* ---- UDP ---- */
 
 #define UDP_SOCKETS_MAX 64
 
@@ -296,10 +294,12 @@ void udp_stop(struct daemon *d);
 /* A socket on a fresh port for one link; -EMFILE: too many. */
 int udp_open(struct daemon *d, struct link *owner, struct udp_socket **ret_socket);
 void udp_close(struct daemon *d, uint8_t number);
+/* Where this machine would send from to get there, with the port of that socket. */
+struct endpoint udp_local_for(const struct daemon *d, uint8_t number,
+			      const struct endpoint *remote);
 void udp_send(struct daemon *d, struct link *link, const struct session_send *send);
 
-/* ---- our addresses
- * ----------------------------------------------------------------------------------- */
+/* ---- our addresses ---- */
 
 #define GATHER_SERVERS_MAX 24
 #define GATHER_TRIES_MAX   64
@@ -331,11 +331,12 @@ void gather_tell(struct daemon *d, struct link *link);
 /* A link's fresh socket: its addresses, then STUN. */
 void gather_socket(struct daemon *d, struct udp_socket *socket);
 void gather_forget_socket(struct daemon *d, uint8_t socket);
+/* Changes when this machine's addresses, or the ones it would send from, do. */
+uint64_t gather_signature(const struct daemon *d);
 bool gather_input(struct daemon *d, uint8_t socket, const struct endpoint *from,
 		  const uint8_t *data, size_t n_bytes);
 
-/* ---- control socket
- * -------------------------------------------------------------------------------------- */
+/* ---- control socket ---- */
 
 #define CLIENTS_MAX 128
 #define OPS_MAX     64 /* of one client at a time */
@@ -402,8 +403,7 @@ op_fn command_register, command_authorize, command_identity_list, command_identi
 /* The address argument, checked; false: the op has ended. */
 bool op_user(struct op *op, const char *name, struct q2q_address *ret_address);
 
-/* ---- names, log
- * -------------------------------------------------------------------------------------------- */
+/* ---- names, log ---- */
 
 int names_start(struct daemon *d);
 void names_stop(struct daemon *d);
@@ -426,9 +426,7 @@ int logring_init(struct daemon *d);
 void logring_fini(struct daemon *d);
 json_t *logring_event(const struct logring_line *line);
 
-/* ---- the daemon
- * -----------------------------------------------------------------------------------------------
- */
+/* ---- the daemon ---- */
 
 struct daemon {
 	const struct daemon_options *options;
@@ -460,6 +458,8 @@ struct daemon {
 	char device[OFFER_NAME_BYTES + 1];
 	bool stopping;
 	uint64_t stop_deadline_us;
+	uint64_t device_changed_us; /* an interface of ours came or went */
+	uint64_t network_signature;
 	int exit_status;
 };
 

@@ -15,7 +15,7 @@
 #define TUN_READS_PER_WAKE_UP 64
 #define PUMP_ROUNDS_MAX       256 /* then others get their turn */
 
-/* ---- attempts ------------------------------------------------------------------------- */
+/* ---- attempts ---- */
 
 void links_attempt_failed(struct link *link, enum session_why why, const struct problem *problem)
 {
@@ -97,7 +97,7 @@ bool links_problem(struct link *link, struct problem *ret_problem)
 	return true;
 }
 
-/* ---- device ------------------------------------------------------------------------------- */
+/* ---- device ---- */
 
 static void device_close(struct link *link)
 {
@@ -109,6 +109,7 @@ static void device_close(struct link *link)
 	if (link->device == DEVICE_READY || link->device == DEVICE_ASKED)
 		daemon_monitor_send(link->daemon, &request);
 	link->device = DEVICE_NONE;
+	link->daemon->device_changed_us = net_loop_now_us(link->daemon->loop);
 }
 
 static bool slot_taken(const struct daemon *d, uint32_t slot)
@@ -165,6 +166,7 @@ void links_on_reply(struct daemon *d, const struct tun_reply *reply, int fd)
 		return;
 	}
 	link->device = DEVICE_READY;
+	d->device_changed_us = net_loop_now_us(d->loop);
 	link->tun_fd = fd;
 	link->features = reply->features;
 	snprintf(link->ifname, sizeof(link->ifname), "%s", reply->ifname);
@@ -175,8 +177,7 @@ void links_on_reply(struct daemon *d, const struct tun_reply *reply, int fd)
 	control_link_changed(d, link);
 }
 
-/* ---- virtual addresses ------------------------------------------------------------------------
- */
+/* ---- virtual addresses ---- */
 
 struct taken {
 	struct daemon *daemon;
@@ -239,8 +240,7 @@ static int choose_addresses(struct link *link)
 	return peers_save(link->daemon, peer);
 }
 
-/* ---- packets from the device --------------------------------------------------------------------
- */
+/* ---- packets from the device ---- */
 
 static void tun_want(struct link *link, bool wanted)
 {
@@ -285,8 +285,7 @@ static void on_tun(void *user, unsigned ready)
 	links_pump(link);
 }
 
-/* ---- packets to the device
- * ------------------------------------------------------------------------- */
+/* ---- packets to the device ---- */
 
 static void tun_write(struct link *link, const struct session_frame *frame)
 {
@@ -301,8 +300,7 @@ static void tun_write(struct link *link, const struct session_frame *frame)
 		link->tun_write_dropped++;
 }
 
-/* ---- events
- * ------------------------------------------------------------------------------------------ */
+/* ---- events ---- */
 
 static json_t *state_event(const struct link *link, const struct session_status *status)
 {
@@ -382,7 +380,8 @@ static void on_session_event(struct link *link, const struct session_event *even
 		on_state(link, event);
 		return;
 	case SESSION_EVENT_ASK:
-		hub_ask(link, event->request);
+		if (!link->daemon->stopping)
+			hub_ask(link, event->request);
 		return;
 	case SESSION_EVENT_PATH:
 		on_path(link);
@@ -405,8 +404,7 @@ static void on_session_event(struct link *link, const struct session_event *even
 	}
 }
 
-/* ---- the pump
- * --------------------------------------------------------------------------------------------- */
+/* ---- the pump ---- */
 
 static bool move_datagrams(struct link *link, uint64_t now_us)
 {
@@ -482,8 +480,7 @@ void links_pump_all(struct daemon *d)
 		links_pump(link);
 }
 
-/* ---- what a session asks of us
- * --------------------------------------------------------------------------------- */
+/* ---- what a session asks of us ---- */
 
 static int verify_peer(void *user, struct crypto_cert *cert)
 {
@@ -517,9 +514,7 @@ static void trace(void *user, const char *what, const char *from, const char *to
 		  to ? to : "-", because ? because : "-");
 }
 
-/* ---- life
- * ------------------------------------------------------------------------------------------------------------
- */
+/* ---- life ---- */
 
 static int make_session(struct link *link)
 {
@@ -654,9 +649,7 @@ void links_sweep(struct daemon *d)
 	}
 }
 
-/* ---- finding
- * ------------------------------------------------------------------------------------------------------------
- */
+/* ---- finding ---- */
 
 struct link *links_by_cid(struct daemon *d, const uint8_t cid[static 8])
 {
@@ -688,18 +681,18 @@ struct link *links_by_id(struct daemon *d, const char *id)
 	return NULL;
 }
 
-/* ---- status
- * -----------------------------------------------------------------------------------------------------------------
- */
+/* ---- status ---- */
 
 static json_t *status_path(struct daemon *d, const struct session_status *s)
 {
+	struct endpoint from;
 	char local[ENDPOINT_TEXT_BYTES] = "", remote[ENDPOINT_TEXT_BYTES] = "";
 
 	if (s->state != SESSION_UP || !s->has_path)
 		return json_null();
 	if (!s->relay) {
-		endpoint_format(&d->udp.sockets[s->socket].local, local);
+		from = udp_local_for(d, s->socket, &s->remote);
+		endpoint_format(&from, local);
 		endpoint_format(&s->remote, remote);
 	}
 	return json_pack("{s:s,s:s,s:s,s:I,s:i,s:b}", "kind", s->relay ? "relay-tcp" : "direct-udp",

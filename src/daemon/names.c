@@ -29,7 +29,7 @@ struct names {
 
 #define CLIENT_LIFE_US (10 * US_PER_S) /* between two requests */
 
-/* ---- answers --------------------------------------------------------------------------- */
+/* ---- answers ---- */
 
 static void name_of(const struct q2q_address *address, char out[static NAMES_TEXT_BYTES])
 {
@@ -89,7 +89,7 @@ static void answer(struct daemon *d, const struct names_request *request, struct
 			return;
 }
 
-/* ---- clients ------------------------------------------------------------------------------ */
+/* ---- clients ---- */
 
 static void client_free(struct names_client *c)
 {

@@ -6,7 +6,7 @@
 
 #include <stdio.h>
 
-/* ---- disk ------------------------------------------------------------------------------- */
+/* ---- disk ---- */
 
 static void read_pin(const json_t *object, struct peer *peer)
 {
@@ -111,7 +111,7 @@ int peers_save(struct daemon *d, const struct peer *peer)
 	return r;
 }
 
-/* ---- memory -------------------------------------------------------------------------------- */
+/* ---- memory ---- */
 
 struct peer *peers_find(struct daemon *d, const char *address)
 {
@@ -176,8 +176,7 @@ void peers_path(const struct daemon *d, const char *address, char *out, size_t o
 	snprintf(out, out_bytes, "%s/known-peers/%s.json", d->options->state_dir, address);
 }
 
-/* ---- trust ------------------------------------------------------------------------------------
- */
+/* ---- trust ---- */
 
 bool peer_is_allowed(const struct peer *peer)
 {

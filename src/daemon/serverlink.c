@@ -33,7 +33,7 @@ static void set_state(struct serverlink *l, enum serverlink_state state, const c
 	l->state = state;
 }
 
-/* ---- the owner's callbacks, in which it may free us --------------------------------------- */
+/* ---- the owner's callbacks, in which it may free us ---- */
 
 static void really_free(struct serverlink *l)
 {
@@ -89,7 +89,7 @@ static void ready(struct serverlink *l, const char *because)
 	leave(l);
 }
 
-/* ---- TLS ------------------------------------------------------------------------------------ */
+/* ---- TLS ---- */
 
 static void key_changed(struct serverlink *l)
 {
@@ -156,8 +156,7 @@ static void start_tls(struct serverlink *l, uint64_t now_us)
 	set_state(l, SERVERLINK_SECURING, "the domain is known");
 }
 
-/* ---- identify ----------------------------------------------------------------------------------
- */
+/* ---- identify ---- */
 
 static void untrusted(struct serverlink *l)
 {
@@ -238,8 +237,7 @@ static void begin(struct serverlink *l, uint64_t now_us)
 	set_state(l, SERVERLINK_IDENTIFYING, "the domain is not known");
 }
 
-/* ---- events
- * --------------------------------------------------------------------------------------- */
+/* ---- events ---- */
 
 static void closed(struct serverlink *l, const struct q2q_closed *c)
 {
@@ -326,8 +324,7 @@ static void on_closed(void *user, struct net_q2q *driver, int error)
 	fail(l);
 }
 
-/* ---- finding and connecting
- * ---------------------------------------------------------------------------- */
+/* ---- finding and connecting ---- */
 
 static void on_connected(void *user, int error, int fd, const struct endpoint *remote)
 {
@@ -379,8 +376,8 @@ static void on_resolved(void *user, const struct net_resolved *result)
 
 	l->query = NULL;
 	if (result->error) {
-		problem_set(&l->problem, CTL_OFFLINE, "cannot find the server of %s: %s", l->domain,
-			    result->reason);
+		problem_set(&l->problem, result->error == -ENOENT ? CTL_NOT_FOUND : CTL_OFFLINE,
+			    "cannot find the server of %s: %s", l->domain, result->reason);
 		problem_hint(&l->problem,
 			     "is the domain written right, and does DNS work here? A server "
 			     "without a name can be given as --server HOST:PORT, or in "
@@ -432,9 +429,7 @@ static void on_deadline(void *user, uint64_t now_us)
 	fail(l);
 }
 
-/* ---- life
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- life ---- */
 
 int serverlink_new(const struct serverlink_config *config, struct serverlink **ret_link)
 {

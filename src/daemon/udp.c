@@ -5,10 +5,11 @@
 #include "daemon/internal.h"
 
 #include <stdio.h>
+#include <sys/socket.h>
 
 enum { SHORTEST_DATAGRAM = 20 };
 
-/* ---- in --------------------------------------------------------------------------------- */
+/* ---- in ---- */
 
 static struct link *find_link(struct daemon *d, const uint8_t *data)
 {
@@ -55,7 +56,7 @@ static void on_packets(void *user, struct net_udp *udp, struct net_udp_packet *p
 			      now_us);
 }
 
-/* ---- out ---------------------------------------------------------------------------------- */
+/* ---- out ---- */
 
 static void on_writable(void *user, struct net_udp *udp)
 {
@@ -90,7 +91,26 @@ void udp_send(struct daemon *d, struct link *link, const struct session_send *se
 	/* Others: the path does not work now, and its silence will show it. */
 }
 
-/* ---- sockets --------------------------------------------------------------------------------- */
+struct endpoint udp_local_for(const struct daemon *d, uint8_t number, const struct endpoint *remote)
+{
+	struct endpoint local = { .port = d->udp.sockets[number].local.port }, found;
+	struct sockaddr_storage sa;
+	socklen_t sa_bytes = (socklen_t)endpoint_to_sockaddr(remote, false, &sa);
+	_cleanup_(closep) int fd = socket(sa.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	/* Connecting sends nothing; it asks the kernel for a route. */
+	if (fd < 0 || connect(fd, (const struct sockaddr *)&sa, sa_bytes))
+		return local;
+	sa_bytes = sizeof(sa);
+	if (!getsockname(fd, (struct sockaddr *)&sa, &sa_bytes) &&
+	    !endpoint_from_sockaddr((const struct sockaddr *)&sa, &found)) {
+		local.ip = found.ip;
+		local.scope_id = found.scope_id;
+	}
+	return local;
+}
+
+/* ---- sockets ---- */
 
 static int open_socket(struct daemon *d, struct udp_socket *s, uint8_t number, uint16_t port)
 {

@@ -23,7 +23,7 @@ struct keys {
 	bool ready, failed;
 };
 
-/* ---- derivation ------------------------------------------------------------------------ */
+/* ---- derivation ---- */
 
 /* label || requester || 0 || listener */
 static size_t rendezvous_info(const char *label, const struct keys_rendezvous *r, uint8_t *out,
@@ -142,7 +142,7 @@ static int derive_data(struct keys *k)
 	return r;
 }
 
-/* ---- what ptcp calls ------------------------------------------------------------------------ */
+/* ---- what ptcp calls ---- */
 
 static int handshake_input(void *ctx, const uint8_t *data, size_t n_bytes)
 {
@@ -237,8 +237,7 @@ struct ptcp_crypto keys_ptcp(struct keys *keys)
 	};
 }
 
-/* ---- life
- * ---------------------------------------------------------------------------------------- */
+/* ---- life ---- */
 
 int keys_new(const struct keys_config *config, struct keys **ret_keys)
 {

@@ -12,7 +12,7 @@ void session_set_device(struct session *s, const struct tun_addresses *shown, ui
 	s->has_device = true;
 }
 
-/* ---- to the peer --------------------------------------------------------------------------- */
+/* ---- to the peer ---- */
 
 int session_tun_room(struct session *s, uint8_t **ret_room)
 {
@@ -79,8 +79,7 @@ void session_tun_commit(struct session *s, size_t frame_bytes, uint64_t now_us)
 	s->tun_room = NULL;
 }
 
-/* ---- from the peer -----------------------------------------------------------------------------
- */
+/* ---- from the peer ---- */
 
 /* The next message that is a packet for us, in s->packet. */
 static bool next_packet(struct session *s)

@@ -4,7 +4,7 @@
  */
 #include "session/internal.h"
 
-/* ---- the table ----------------------------------------------------------------------------- */
+/* ---- the table ---- */
 
 struct path *session_path_find(struct session *s, uint8_t socket, const struct endpoint *remote)
 {
@@ -78,8 +78,7 @@ void session_paths_drop_direct(struct session *s, uint64_t now_us)
 			path_remove(s, &s->paths[i], now_us);
 }
 
-/* ---- the relay ----------------------------------------------------------------------------------
- */
+/* ---- the relay ---- */
 
 void session_path_add_relay(struct session *s, uint64_t now_us)
 {
@@ -153,8 +152,7 @@ static void relay_fill(struct session *s, struct session_send *send)
 	memcpy(send->id, s->open.id, sizeof(send->id));
 }
 
-/* ---- what nat finds
- * ---------------------------------------------------------------------------------- */
+/* ---- what nat finds ---- */
 
 static uint16_t path_mtu(const struct endpoint *remote)
 {
@@ -188,8 +186,7 @@ void session_path_lost(struct session *s, const struct nat_event *event, uint64_
 		path_remove(s, p, now_us);
 }
 
-/* ---- datagrams in
- * ---------------------------------------------------------------------------------------- */
+/* ---- datagrams in ---- */
 
 bool session_has_cid(const struct session *s, const uint8_t cid[static PTCP_CID_BYTES])
 {
@@ -243,8 +240,7 @@ int session_input(struct session *s, uint8_t socket, const struct endpoint *from
 	return r;
 }
 
-/* ---- datagrams out
- * --------------------------------------------------------------------------------------------- */
+/* ---- datagrams out ---- */
 
 static bool output_nat(struct session *s, struct session_send *send, uint64_t now_us)
 {

@@ -39,8 +39,7 @@ struct keys_rendezvous rendezvous_keys(const struct session *s, const struct ren
 	return keys;
 }
 
-/* ---- sealing ------------------------------------------------------------------------------------
- */
+/* ---- sealing ---- */
 
 /* "q2q-tun offer v1" || 0 || from || 0 || to || 0 || rendezvous id */
 static size_t seal_context(const char *from, const char *to, const char *id, uint8_t *out,
@@ -99,8 +98,7 @@ static int open_offer(const struct session *s, const struct rendezvous *r, const
 	return result ? -EBADMSG : 0;
 }
 
-/* ---- offers
- * --------------------------------------------------------------------------------------- */
+/* ---- offers ---- */
 
 /* Our secrets for this rendezvous. */
 static int make_own(struct session *s, struct rendezvous *r)
@@ -135,8 +133,7 @@ static void take_offer(struct session *s, struct rendezvous *r, const struct off
 	snprintf(s->peer_device, sizeof(s->peer_device), "%s", offer->device);
 }
 
-/* ---- signals out
- * --------------------------------------------------------------------------------------- */
+/* ---- signals out ---- */
 
 static int send_offer(struct session *s, const struct offer *offer)
 {
@@ -202,9 +199,7 @@ static void drop_signals(struct session *s)
 	s->n_signals = 0;
 }
 
-/* ---- open
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- open ---- */
 
 int rendezvous_make_agent(struct session *s, uint64_t now_us)
 {
@@ -272,8 +267,7 @@ void rendezvous_close(struct session *s, uint64_t now_us)
 	s->nat = NULL;
 }
 
-/* ---- requester
- * --------------------------------------------------------------------------------------------- */
+/* ---- requester ---- */
 
 void rendezvous_ask(struct session *s, uint64_t now_us)
 {
@@ -386,9 +380,7 @@ enum session_why session_why_from_status(const char *status, size_t n_bytes)
 	return SESSION_WHY_OFFLINE;
 }
 
-/* ---- listener
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- listener ---- */
 
 static bool our_attempt_wins(const struct session *s)
 {
@@ -493,9 +485,7 @@ bool session_has_id(const struct session *s, const char *id)
 	       (s->open.phase == RENDEZVOUS_OPEN && !strcmp(s->open.id, id));
 }
 
-/* ---- the end of one
- * -----------------------------------------------------------------------------------------------
- */
+/* ---- the end of one ---- */
 
 /* Signals and relay are gone; what is direct goes on. */
 static void open_lost(struct session *s, uint64_t delay_us, uint64_t now_us)

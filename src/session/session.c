@@ -5,7 +5,7 @@
 
 #include <stdio.h>
 
-/* ---- names ------------------------------------------------------------------------------- */
+/* ---- names ---- */
 
 static const char *const state_names[] = {
 	[SESSION_DOWN] = "down",
@@ -53,7 +53,7 @@ static const struct why {
 	[SESSION_WHY_LOST] = { "lost", 500 * US_PER_MS, 60 * US_PER_S },
 	[SESSION_WHY_GOING_AWAY] = { "going-away", 2 * US_PER_S, 60 * US_PER_S },
 	[SESSION_WHY_PROTOCOL] = { "protocol", 5 * US_PER_S, 60 * US_PER_S },
-	[SESSION_WHY_STOPPED] = { "stopped", 0, 60 * US_PER_S },
+	[SESSION_WHY_STOPPED] = { "stopped", 1 * US_PER_S, 60 * US_PER_S },
 };
 static_assert(ARRAY_SIZE(whys) == SESSION_WHY_COUNT, "one line per reason");
 
@@ -72,8 +72,7 @@ const char *session_path_mode_name(enum session_path_mode mode)
 	return (unsigned)mode < SESSION_PATH_MODE_COUNT ? mode_names[mode] : "?";
 }
 
-/* ---- states -----------------------------------------------------------------------------------
- */
+/* ---- states ---- */
 
 /* REST: WAITING if the link is wanted, else DOWN. KEEP: the input means nothing here. */
 enum { KEEP = 0, REST = -1 };
@@ -176,8 +175,7 @@ bool session_next_event(struct session *s, struct session_event *ret_event)
 	return true;
 }
 
-/* ---- when to try again
- * --------------------------------------------------------------------------- */
+/* ---- when to try again ---- */
 
 void session_set_why(struct session *s, enum session_why why, const char *text)
 {
@@ -223,8 +221,7 @@ void session_wake(struct session *s, uint64_t now_us)
 	s->retry_us = min_u64(s->retry_us, now_us);
 }
 
-/* ---- the association
- * -------------------------------------------------------------------------------- */
+/* ---- the association ---- */
 
 static int verify_peer(void *user, struct crypto_cert *cert)
 {
@@ -309,8 +306,7 @@ int session_start_association(struct session *s, uint64_t now_us)
 	return 0;
 }
 
-/* ---- events of the association
- * ------------------------------------------------------------------------ */
+/* ---- events of the association ---- */
 
 static enum session_why why_closed(const struct session *s, uint64_t code, bool by_peer)
 {
@@ -480,9 +476,7 @@ void session_pull(struct session *s, uint64_t now_us)
 		finish_close(s, now_us);
 }
 
-/* ---- life
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- life ---- */
 
 static int set_texts(struct session *s, const struct session_config *config)
 {
@@ -616,8 +610,7 @@ void session_set_path_mode(struct session *s, enum session_path_mode mode, uint6
 	session_pull(s, now_us);
 }
 
-/* ---- sockets and candidates
- * ------------------------------------------------------------------------------- */
+/* ---- sockets and candidates ---- */
 
 int session_add_socket(struct session *s, uint8_t socket, bool ipv4, bool ipv6, uint64_t now_us)
 {
@@ -695,9 +688,7 @@ void session_network_changed(struct session *s, uint64_t now_us)
 	session_pull(s, now_us);
 }
 
-/* ---- time
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- time ---- */
 
 uint64_t session_deadline_us(const struct session *s)
 {
@@ -743,9 +734,7 @@ struct ptcp_assoc *session_assoc(struct session *s)
 	return s->state == SESSION_UP || s->state == SESSION_STALLED ? s->assoc : NULL;
 }
 
-/* ---- figures
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- figures ---- */
 
 enum session_state session_state_of(const struct session *s)
 {

@@ -25,7 +25,7 @@
 #include "ptcp/ptcp.h"
 #include "tun/tun.h"
 
-/* ---- virtual addresses ------------------------------------------------------------ */
+/* ---- virtual addresses ---- */
 
 enum {
 	VIP_ADDRESS_BYTES_MAX = 64 + 1 + 253,
@@ -47,7 +47,7 @@ int vip_choose4(const char *address, bool (*taken)(void *user, const uint8_t ip4
 bool vip_is_ip4(const uint8_t ip4[static 4]);  /* 100.64.0.0/10 */
 bool vip_is_ip6(const uint8_t ip6[static 16]); /* our prefix */
 
-/* ---- the sealed offer -------------------------------------------------------------- */
+/* ---- the sealed offer ---- */
 
 enum {
 	OFFER_SHARE_BYTES = 32,
@@ -76,7 +76,7 @@ size_t offer_encode(const struct offer *offer, uint8_t *out, size_t out_bytes);
 /* 0 or -EBADMSG. Fields of later versions are skipped. */
 int offer_decode(const void *data, size_t data_bytes, struct offer *ret_offer);
 
-/* ---- the session --------------------------------------------------------------------- */
+/* ---- the session ---- */
 
 /*
  *   DOWN ---want--> WAITING --ask--> RENDEZVOUS --offers--> CONNECTING --TLS--> UP
