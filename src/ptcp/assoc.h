@@ -50,6 +50,7 @@ enum {
 	PARTIAL_AGE_US = 10000000,    /* incomplete for so long, it stays so */
 	DONE_BITS = 65536,            /* message ids remembered as seen */
 	PATH_SWITCH_MIN_US = 1000000, /* between two switches for the sake of RTT alone */
+	ACK_DELAY_MIN_US = 500,
 	ACK_DELAY_MAX_US = 5000,
 	LOSS_GRANULARITY_US = 1000,
 	RATE_WINDOW_US = 2000,
@@ -104,7 +105,8 @@ struct path {
 	uint8_t index;
 	enum ptcp_path_kind kind;
 	enum ptcp_path_state state;
-	bool by_itself; /* came up by the peer's packets, ptcp_path_add() has not named it */
+	bool by_itself; /* came up by the peer's packets */
+	bool named;     /* ... and ptcp_path_add() told us of it afterwards */
 	bool was_up;
 	uint64_t first_received_us, last_received_us, last_sent_us;
 	uint64_t bytes_received, bytes_sent, n_lost;

@@ -169,16 +169,6 @@ void handshake_confirmed(struct ptcp_assoc *a)
 	a->handshake.retry_us = NEVER_US;
 }
 
-/* The client's first flight waits for nobody. */
-static void start_client(struct ptcp_assoc *a)
-{
-	struct handshake *const h = &a->handshake;
-
-	if (a->config.role == PTCP_CLIENT && h->out_end == 0 && !h->done && all_paths(a) != 0 &&
-	    a->state == PTCP_HANDSHAKING)
-		feed_tls(a, NULL, 0);
-}
-
 void handshake_tick(struct ptcp_assoc *a)
 {
 	struct handshake *const h = &a->handshake;
@@ -191,9 +181,24 @@ void handshake_tick(struct ptcp_assoc *a)
 	h->send_paths = all_paths(a);
 }
 
+static bool client_waits(const struct ptcp_assoc *a)
+{
+	const struct handshake *h = &a->handshake;
+
+	return a->config.role == PTCP_CLIENT && a->state == PTCP_HANDSHAKING && h->out_end == 0 &&
+	       !h->done && all_paths(a) != 0;
+}
+
 uint64_t handshake_deadline_us(const struct ptcp_assoc *a)
 {
-	return a->handshake.retry_us;
+	return client_waits(a) ? a->now_us : a->handshake.retry_us;
+}
+
+/* The client's first flight waits for nobody. */
+static void start_client(struct ptcp_assoc *a)
+{
+	if (client_waits(a))
+		feed_tls(a, NULL, 0);
 }
 
 static uint64_t retry_delay_us(struct ptcp_assoc *a, const struct path *p)

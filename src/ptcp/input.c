@@ -227,7 +227,8 @@ static struct ack_policy ack_policy(const struct ptcp_assoc *a, const struct pat
 {
 	return (struct ack_policy){
 		.n_every = a->ack.n_received < ACK_WARM_UP ? ACK_EVERY_FIRST : ACK_EVERY,
-		.delay_us = min_u64(rtt_smoothed_us(&p->rtt) / 8, ACK_DELAY_MAX_US),
+		.delay_us = min_u64(max_u64(rtt_smoothed_us(&p->rtt) / 8, ACK_DELAY_MIN_US),
+				    ACK_DELAY_MAX_US),
 	};
 }
 

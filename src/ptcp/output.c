@@ -363,7 +363,7 @@ static bool output_data(struct ptcp_assoc *a, struct ptcp_batch *batch, struct p
 bool ptcp_output(struct ptcp_assoc *a, struct ptcp_batch *batch, uint64_t now_us)
 {
 	assoc_now(a, now_us);
-	if (a->state == PTCP_CLOSED || batch->size_bytes < PTCP_DATAGRAM_BYTES_MIN)
+	if (a->state == PTCP_CLOSED || batch->size_bytes < PTCP_MTU_MIN)
 		return false;
 	if (a->state == PTCP_CLOSING)
 		return output_close(a, batch);

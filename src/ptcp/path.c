@@ -91,7 +91,7 @@ int ptcp_path_add(struct ptcp_assoc *a, uint32_t path_id, enum ptcp_path_kind ki
 	if (p) {
 		p->kind = kind;
 		p->mtu_max_bytes = mtu_bytes;
-		p->by_itself = false;
+		p->named = true;
 		if (p->state == PTCP_PATH_UP)
 			pmtu_start(p, a->now_us);
 		path_choose(a);
@@ -121,7 +121,7 @@ struct path *path_provisional(struct ptcp_assoc *a, uint32_t id)
 	if (!p) {
 		/* Make room: a path that came up by itself and is no use. */
 		PATH_FOREACH(a, q)
-		if (q->by_itself && q != a->active && q->state != PTCP_PATH_UP &&
+		if (q->by_itself && !q->named && q != a->active && q->state != PTCP_PATH_UP &&
 		    q->head_pn == SENT_NO_PN && !p)
 			p = q;
 		if (!p)
@@ -360,8 +360,7 @@ static bool usable(const struct ptcp_assoc *a, const struct path *p)
 /* The peer left `old` for `p`: nothing came on the old one since it began on the new one. */
 static bool peer_moved(const struct path *old, const struct path *p)
 {
-	return p->by_itself && p->last_received_us != 0 &&
-	       old->last_received_us < p->first_received_us;
+	return p->first_received_us != 0 && old->last_received_us < p->first_received_us;
 }
 
 static bool better(const struct ptcp_assoc *a, const struct path *p, const struct path *old)

@@ -25,7 +25,6 @@
 #define PTCP_CID_BYTES          8
 #define PTCP_TAG_BYTES          16
 #define PTCP_MESSAGE_BYTES_MAX  (65535 + 16) /* an IP packet with a virtio header in front */
-#define PTCP_DATAGRAM_BYTES_MIN 64           /* the least room that ptcp_output() takes */
 #define PTCP_MTU_MIN            1200         /* UDP payload that every path must carry */
 #define PTCP_MTU_MAX            16384
 #define PTCP_BATCH_BYTES_MAX    65507 /* one UDP_SEGMENT send */
@@ -124,10 +123,10 @@ struct ptcp_config {
 	uint64_t persistence_us;       /* 0: min(4 SRTT, 1 s), at least 100 ms */
 	size_t send_queue_bytes;       /* messages not sent yet; 1 MiB */
 	size_t send_memory_bytes;      /* messages queued or in flight; 32 MiB */
-	size_t receive_memory_bytes; /* reassembly, order and delivery; as much as the peer may have
-					in flight, 32 MiB */
-	uint32_t in_flight_packets;  /* rounded up to a power of two; 32768 */
-	bool ecn;                    /* mark packets ECT(0) and answer to CE */
+	/* Reassembly, order and delivery; at least what the peer may have in flight. 32 MiB */
+	size_t receive_memory_bytes;
+	uint32_t in_flight_packets; /* rounded up to a power of two; 32768 */
+	bool ecn;                   /* mark packets ECT(0) and answer to CE */
 	struct ptcp_conn_limits conn_limits;
 	void (*trace)(void *user, const struct ptcp_trace *trace,
 		      uint64_t now_us); /* may be NULL */
@@ -187,7 +186,7 @@ int ptcp_input(struct ptcp_assoc *a, uint32_t path_id, uint8_t *data, size_t n_b
 	       uint64_t now_us);
 
 struct ptcp_batch {
-	/* in: room, at least PTCP_DATAGRAM_BYTES_MIN; PTCP_BATCH_BYTES_MAX is best */
+	/* in: room, at least PTCP_MTU_MIN; PTCP_BATCH_BYTES_MAX is best */
 	uint8_t *data;
 	size_t size_bytes;
 	/* out: all segments are segment_bytes long, but the last may be shorter */
@@ -210,7 +209,9 @@ void ptcp_tick(struct ptcp_assoc *a, uint64_t now_us);
 
 enum ptcp_event_type {
 	PTCP_EVENT_ESTABLISHED,
-	PTCP_EVENT_CLOSED,         /* closed */
+	/* closed; once, as soon as it is decided. Go on until the state is PTCP_CLOSED, so that the
+	 * peer hears of it. */
+	PTCP_EVENT_CLOSED,
 	PTCP_EVENT_PATH_NEW,       /* path.id: the peer's packets come from an unknown path */
 	PTCP_EVENT_PATH_UP,        /* path.id was validated */
 	PTCP_EVENT_PATH_DOWN,      /* path.id, path.reason: not heard from; it is tried again */
