@@ -5,5 +5,5 @@ if ! "$python" -c 'import twisted.protocols.amp, OpenSSL, cryptography' 2>/dev/n
     echo "1..0 # SKIP Twisted is not installed: apt-get install python3-twisted python3-openssl"
     exit 0
 fi
-PYTHONDONTWRITEBYTECODE=1 exec "$python" "$abs_top_srcdir/tests/interop/q2q_twisted.py" \
-    "$abs_top_builddir/tests/interop/amp_peer"
+PYTHONDONTWRITEBYTECODE=1 exec "$python" "${abs_top_srcdir:-.}/tests/interop/q2q_twisted.py" \
+    "${abs_top_builddir:-.}/tests/interop/amp_peer"
