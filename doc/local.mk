@@ -5,3 +5,4 @@ EXTRA_DIST += doc/ptcp-connections.md
 EXTRA_DIST += doc/sealed.md
 EXTRA_DIST += doc/q2q.md
 EXTRA_DIST += doc/q2q-extensions.md
+EXTRA_DIST += doc/ptcp.md

@@ -213,9 +213,9 @@ void assoc_established(struct ptcp_assoc *a)
 	assoc_set_state(a, PTCP_ESTABLISHED, "TLS is complete");
 	a->keys.changed_us = a->now_us;
 	assoc_event(a, &(struct ptcp_event){ .type = PTCP_EVENT_ESTABLISHED });
-	PATH_FOREACH(a, p)
-	if (p != first)
-		path_challenge_now(a, p);
+	PATH_FOREACH (a, p)
+		if (p != first)
+			path_challenge_now(a, p);
 	if (!first)
 		return;
 	/* Both have answered there under a key that nobody else has. */
@@ -366,8 +366,7 @@ static void tick_established(struct ptcp_assoc *a)
 		assoc_closed(a, PTCP_CLOSE_IDLE_TIMEOUT, false, "idle timeout");
 		return;
 	}
-	PATH_FOREACH(a, p)
-	{
+	PATH_FOREACH (a, p) {
 		recovery_tick(a, p);
 		path_tick(a, p);
 	}

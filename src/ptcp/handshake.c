@@ -122,9 +122,9 @@ static void on_acked(struct ptcp_assoc *a, size_t acked)
 	if (acked <= h->out_acked)
 		return;
 	if (h->flight_end != 0 && acked >= h->flight_end && h->n_retries == 0) {
-		PATH_FOREACH(a, p)
-		if (p->id == h->path_id)
-			rtt_sample(&p->rtt, a->now_us - h->flight_sent_us, 0);
+		PATH_FOREACH (a, p)
+			if (p->id == h->path_id)
+				rtt_sample(&p->rtt, a->now_us - h->flight_sent_us, 0);
 	}
 	h->out_acked = acked;
 	h->flight_end = 0;

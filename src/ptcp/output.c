@@ -111,8 +111,8 @@ static struct path *any_path(struct ptcp_assoc *a)
 		return a->active;
 	if (a->heard)
 		return a->heard;
-	PATH_FOREACH(a, p)
-	return p;
+	PATH_FOREACH (a, p)
+		return p;
 	return NULL;
 }
 
@@ -371,12 +371,12 @@ bool ptcp_output(struct ptcp_assoc *a, struct ptcp_batch *batch, uint64_t now_us
 		return true;
 	if (a->state != PTCP_ESTABLISHED)
 		return false;
-	PATH_FOREACH(a, p)
-	if (output_control(a, batch, p))
-		return true;
-	PATH_FOREACH(a, p)
-	if (output_mtu_probe(a, batch, p))
-		return true;
+	PATH_FOREACH (a, p)
+		if (output_control(a, batch, p))
+			return true;
+	PATH_FOREACH (a, p)
+		if (output_mtu_probe(a, batch, p))
+			return true;
 	if (output_ack(a, batch))
 		return true;
 	struct path *const p = a->active;

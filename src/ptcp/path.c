@@ -22,9 +22,9 @@ struct path *path_find(struct ptcp_assoc *a, uint32_t id)
 {
 	if (a->heard && a->heard->id == id)
 		return a->heard;
-	PATH_FOREACH(a, p)
-	if (p->id == id)
-		return p;
+	PATH_FOREACH (a, p)
+		if (p->id == id)
+			return p;
 	return NULL;
 }
 
@@ -120,10 +120,10 @@ struct path *path_provisional(struct ptcp_assoc *a, uint32_t id)
 
 	if (!p) {
 		/* Make room: a path that came up by itself and is no use. */
-		PATH_FOREACH(a, q)
-		if (q->by_itself && !q->named && q != a->active && q->state != PTCP_PATH_UP &&
-		    q->head_pn == SENT_NO_PN && !p)
-			p = q;
+		PATH_FOREACH (a, q)
+			if (q->by_itself && !q->named && q != a->active &&
+			    q->state != PTCP_PATH_UP && q->head_pn == SENT_NO_PN && !p)
+				p = q;
 		if (!p)
 			return NULL;
 		forget(a, p);
@@ -288,13 +288,13 @@ int path_response_frame(struct ptcp_assoc *a, struct path *heard_on, struct read
 	(void)heard_on;
 	if (!reader_copy(r, data, sizeof(data)))
 		return -EBADMSG;
-	PATH_FOREACH(a, p)
-	for (unsigned i = 0; i < CHALLENGES_MAX; i++)
-		if (p->challenges[i].sent_us != 0 &&
-		    secret_equal(p->challenges[i].data, data, sizeof(data))) {
-			answered(a, p, a->now_us - p->challenges[i].sent_us);
-			return 0;
-		}
+	PATH_FOREACH (a, p)
+		for (unsigned i = 0; i < CHALLENGES_MAX; i++)
+			if (p->challenges[i].sent_us != 0 &&
+			    secret_equal(p->challenges[i].data, data, sizeof(data))) {
+				answered(a, p, a->now_us - p->challenges[i].sent_us);
+				return 0;
+			}
 	return 0; /* late, or of a path that is gone */
 }
 
@@ -384,9 +384,9 @@ void path_choose(struct ptcp_assoc *a)
 
 	if (a->state != PTCP_ESTABLISHED)
 		return;
-	PATH_FOREACH(a, p)
-	if (p != best && usable(a, p) && better(a, p, best))
-		best = p;
+	PATH_FOREACH (a, p)
+		if (p != best && usable(a, p) && better(a, p, best))
+			best = p;
 	if (best && !usable(a, best))
 		best = NULL;
 	a->active = best;

@@ -349,8 +349,7 @@ int recovery_ack_frame(struct ptcp_assoc *a, struct reader *r, bool ecn)
 		return e;
 	if (f.ranges[0].high >= a->sent.next_pn)
 		return -EBADMSG; /* never sent */
-	PATH_FOREACH(a, p)
-	{
+	PATH_FOREACH (a, p) {
 		p->round_acked_bytes = 0;
 		p->round_acked = 0;
 		p->round_rate = 0;
@@ -374,10 +373,10 @@ int recovery_ack_frame(struct ptcp_assoc *a, struct reader *r, bool ecn)
 			ack_packet(a, pn++);
 	}
 	const uint64_t ce_packets = new_ce(a, &f);
-	PATH_FOREACH(a, p)
-	if (p->round_acked > 0)
-		after_ack(a, p, p == sampled ? p->rtt.latest_us : 0,
-			  p == a->active ? ce_packets : 0);
+	PATH_FOREACH (a, p)
+		if (p->round_acked > 0)
+			after_ack(a, p, p == sampled ? p->rtt.latest_us : 0,
+				  p == a->active ? ce_packets : 0);
 
 	const uint64_t keep_us =
 		a->active ? max_u64(3 * path_pto_us(a->active), SPURIOUS_MIN_US) : SPURIOUS_MIN_US;
