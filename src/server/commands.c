@@ -117,14 +117,15 @@ int command_init(struct invocation *in)
 {
 	const char *dir = in->options.data_dir;
 	struct q2q_address domain;
+	_cleanup_(freep) char *user = privileges_user(dir, in->options.user);
 	struct domain_error error;
 	struct domain d;
 	char why[256];
 
 	if (q2q_domain_parse(in->args[0], &domain) != 0)
 		return complain(EXIT_USAGE, "\"%s\" is no domain name", in->args[0]);
-	if (privileges_make_dir(dir, in->options.user, why, sizeof(why)) != 0 ||
-	    privileges_drop(in->options.user, why, sizeof(why)) != 0)
+	if (privileges_make_dir(dir, user, why, sizeof(why)) != 0 ||
+	    privileges_drop(user, why, sizeof(why)) != 0)
 		return complain(EXIT_FAILED, "%s", why);
 	if (domain_init(dir, domain.text, wall_s(), &error) != 0 ||
 	    domain_open(dir, &d, &error) != 0)
@@ -691,10 +692,11 @@ int command_backup(struct invocation *in)
 int command_restore(struct invocation *in)
 {
 	const char *dir = in->options.data_dir;
+	_cleanup_(freep) char *user = privileges_user(dir, in->options.user);
 	char why[256];
 	int rc;
 
-	if (privileges_make_dir(dir, in->options.user, why, sizeof(why)) != 0)
+	if (privileges_make_dir(dir, user, why, sizeof(why)) != 0)
 		return complain(EXIT_FAILED, "%s", why);
 	rc = store_restore(dir, in->args[0]);
 	switch (rc) {
@@ -714,7 +716,7 @@ int command_restore(struct invocation *in)
 				rc < 0 ? strerror(-rc)
 				       : store_outcome_name((enum store_outcome)rc));
 	}
-	if (privileges_give_dir(dir, in->options.user, why, sizeof(why)) != 0)
+	if (privileges_give_dir(dir, user, why, sizeof(why)) != 0)
 		return complain(EXIT_FAILED, "%s", why);
 	return EXIT_DONE;
 }

@@ -31,7 +31,7 @@ src_server_libserver_la_SOURCES = \
 	src/server/udp.c
 src_server_libserver_la_LIBADD = $(JANSSON_LIBS) $(SMARTCOLS_LIBS) -lpthread
 
-sbin_PROGRAMS += src/server/q2q-server
+bin_PROGRAMS += src/server/q2q-server
 src_server_q2q_server_SOURCES = src/server/main.c
 src_server_q2q_server_LDFLAGS = $(AM_LDFLAGS) $(Q2Q_PIE_LDFLAGS)
 src_server_q2q_server_LDADD = src/server/libserver.la src/relay/librelay.la src/store/libstore.la \

@@ -21,6 +21,19 @@ static int find_user(const char *user, struct passwd **ret_entry, char *why, siz
 	return -ENOENT;
 }
 
+char *privileges_user(const char *dir, const char *configured)
+{
+	const struct passwd *entry;
+	struct stat st;
+
+	if (configured)
+		return strdup(configured);
+	if (geteuid() != 0 || stat(dir, &st) != 0 || st.st_uid == 0)
+		return NULL;
+	entry = getpwuid(st.st_uid);
+	return entry ? strdup(entry->pw_name) : NULL;
+}
+
 int privileges_make_dir(const char *dir, const char *user, char *why, size_t why_bytes)
 {
 	struct passwd *entry;

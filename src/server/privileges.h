@@ -6,6 +6,12 @@
 
 #include "base/base.h"
 
+/*
+ * Whom root becomes for a data directory: `configured`, or else the owner of the directory, so
+ * that `init` by root in a directory that was made for the server leaves its files to the server.
+ * NULL: nobody else. Allocated; free() it.
+ */
+char *privileges_user(const char *dir, const char *configured);
 /* Makes the directory (0700) for that user if it does not exist. user NULL: for ourselves. */
 int privileges_make_dir(const char *dir, const char *user, char *why, size_t why_bytes);
 /* Gives the directory and the files in it to that user, if we are root. */

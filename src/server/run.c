@@ -39,7 +39,8 @@ static void raise_fd_limit(struct server_options *o)
 	if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
 		return;
 	limit.rlim_cur = limit.rlim_max;
-	setrlimit(RLIMIT_NOFILE, &limit);
+	if (setrlimit(RLIMIT_NOFILE, &limit) != 0 && getrlimit(RLIMIT_NOFILE, &limit) != 0)
+		return;
 	if (limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur >= o->connections_max + FDS_RESERVED)
 		return;
 	o->connections_max =
@@ -415,13 +416,14 @@ int server_run(struct server_options *options, int (*reload)(struct server_optio
 	struct server s;
 	struct domain_error error;
 	_cleanup_(closep) int lock = -1;
+	_cleanup_(freep) char *user = privileges_user(options->data_dir, options->user);
 	char why[256];
 	int rc;
 
 	server_init(&s, options);
 	s.reload = reload;
 	umask(077);
-	if (privileges_drop(options->user, why, sizeof(why)) != 0) {
+	if (privileges_drop(user, why, sizeof(why)) != 0) {
 		log_error("%s", why);
 		return EXIT_FAILED;
 	}

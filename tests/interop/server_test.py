@@ -953,6 +953,13 @@ def root_becomes_the_user_and_leaves_the_files_to_it(shared):
     server.sign("alice")
     for file in os.listdir(server.dir):
         assert os.stat(os.path.join(server.dir, file)).st_uid == nobody.pw_uid, file
+    # Who owns the directory needs not be named.
+    server.stop()
+    server.configure("")
+    server.start()
+    with open("/proc/%d/status" % server.process.pid) as f:
+        assert "\nUid:\t%d\t" % nobody.pw_uid in f.read()
+    server.configure("user = nobody\n")
     # Restored by root, it is the user's as well.
     backup = os.path.join(server.base, "backup.db")
     server.ok("backup", backup)

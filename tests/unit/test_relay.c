@@ -9,7 +9,7 @@
 static struct relay *small_relay(void)
 {
 	const struct relay_config config = {
-		.seed = {1, 2},
+		.seed = { 1, 2 },
 		.ends_max = 8,
 		.listens_per_end_max = 2,
 		.listeners_max = 2,
@@ -300,7 +300,7 @@ static void many_random_steps_agree_with_a_plain_model(void **state)
 {
 	enum { N_ENDS = 8, N_IDS = 16, N_STEPS = 200000 };
 	struct relay *r = small_relay();
-	struct relay_end *ends[N_ENDS] = {NULL}, *to, *end;
+	struct relay_end *ends[N_ENDS] = { NULL }, *to, *end;
 	struct {
 		int a, b;
 	} model[N_IDS];
