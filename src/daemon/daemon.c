@@ -10,6 +10,7 @@
 
 #define OWN_CHANGE_US (4 * US_PER_S) /* that long after an interface of ours, it was that */
 #define SWEEP_US      (10 * US_PER_S)
+#define FLUSH_TIME_US (50 * US_PER_MS)
 #define STOP_TIME_US  (600 * US_PER_MS) /* a session gives up waiting after 500 ms */
 
 int daemon_random(void *user, void *out, size_t n_bytes)
@@ -41,10 +42,15 @@ static void on_stop_timer(void *user, uint64_t now_us)
 {
 	struct daemon *d = user;
 
-	if (now_us >= d->stop_deadline_us || all_closed(d))
-		net_loop_stop(d->loop);
-	else
+	if (now_us < d->stop_deadline_us && !all_closed(d)) {
 		net_timer_arm(&d->stop_timer, now_us + 10 * US_PER_MS);
+	} else if (!LIST_EMPTY(&d->hubs)) {
+		/* The servers hear a goodbye too; a moment for it to leave. */
+		hub_stop(d);
+		net_timer_arm(&d->stop_timer, now_us + FLUSH_TIME_US);
+	} else {
+		net_loop_stop(d->loop);
+	}
 }
 
 /* The peers are told, and given a moment to confirm. */

@@ -333,7 +333,8 @@ static void on_inbound(struct hub_link *h, const struct q2q_event *event)
 	const char *status;
 	int r;
 
-	if (!h->own || h->daemon->stopping || !amp_value_is(&call->inbound.protocol, PROTOCOL) || !call->inbound.q2q_tun ||
+	if (!h->own || h->daemon->stopping || !amp_value_is(&call->inbound.protocol, PROTOCOL) ||
+	    !call->inbound.q2q_tun ||
 	    !q2q_address_equal(&call->inbound.to, &h->identity->address) ||
 	    !call->inbound.certificate.data ||
 	    crypto_cert_from_der(call->inbound.certificate.data, call->inbound.certificate.n_bytes,

@@ -53,10 +53,11 @@ struct peer {
 	bool pinned;
 	uint8_t spki[CRYPTO_HASH_BYTES];
 	int64_t pinned_at_s;
-	bool allowed;                    /* may connect to us */
-	int64_t allowed_until_s;         /* 0: for ever */
-	bool wanted;                     /* we connect, at start too */
-	bool held;                       /* taken down by the user: refused until up or allow */
+	bool allowed;            /* may connect to us */
+	int64_t allowed_until_s; /* 0: for ever */
+	bool wanted;             /* we connect, at start too */
+	bool linked;             /* it was up, and nobody took it down: worth a question at start */
+	bool held;               /* taken down by the user: refused until up or allow */
 	char as[Q2Q_ADDRESS_TEXT_BYTES]; /* the identity of ours to use, or "" */
 	enum session_path_mode path_mode;
 	bool has_local4;

@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #define TUN_READS_PER_WAKE_UP 64
-#define PUMP_ROUNDS_MAX       256 /* then others get their turn */
+#define PUMP_ROUNDS_MAX       32 /* then others get their turn */
 
 /* ---- attempts ---- */
 
@@ -172,7 +172,7 @@ void links_on_reply(struct daemon *d, const struct tun_reply *reply, int fd)
 	snprintf(link->ifname, sizeof(link->ifname), "%s", reply->ifname);
 	net_watch_init(&link->tun_watch, d->loop, fd, on_tun, link);
 	session_set_device(link->session, &link->shown, link->features);
-	log_info("%s: interface %s", link->peer->address.text, link->ifname);
+	log_debug("%s: interface %s", link->peer->address.text, link->ifname);
 	links_pump(link);
 	control_link_changed(d, link);
 }
@@ -312,12 +312,29 @@ static json_t *state_event(const struct link *link, const struct session_status 
 			 "reason", status->why_text);
 }
 
+/* After a restart those who may wait for us are asked once. */
+static void note_linked(struct link *link, enum session_state to,
+			const struct session_status *status)
+{
+	const bool ended =
+		to == SESSION_DOWN && !link->daemon->stopping &&
+		(status->why == SESSION_WHY_PEER_DOWN || status->why == SESSION_WHY_REFUSED ||
+		 status->why == SESSION_WHY_STOPPED);
+	const bool linked = to == SESSION_UP || (link->peer->linked && !ended);
+
+	if (linked == link->peer->linked)
+		return;
+	link->peer->linked = linked;
+	peers_save(link->daemon, link->peer);
+}
+
 static void on_state(struct link *link, const struct session_event *event)
 {
 	struct session_status status;
 
 	session_get_status(link->session, &status);
 	link->since_s = wall_clock_s();
+	note_linked(link, event->state.to, &status);
 	if (event->state.to == SESSION_UP) {
 		link->problem.code = CTL_DONE;
 		log_note("%s: up", link->peer->address.text);
@@ -622,16 +639,33 @@ void links_start_wanted(struct daemon *d)
 	TAILQ_FOREACH (peer, &d->peers, entry) {
 		struct link *link;
 
-		if (!peer->wanted || peer->held)
+		if (peer->held || !(peer->wanted || (peer->linked && peer_is_allowed(peer))))
 			continue;
 		link = links_get(d, peer, &problem);
 		if (!link) {
 			log_warn("%s: %s", peer->address.text, problem.error);
 			continue;
 		}
-		session_want(link->session, true, net_loop_now_us(d->loop));
+		if (peer->wanted)
+			session_want(link->session, true, net_loop_now_us(d->loop));
+		else
+			session_nudge(link->session, net_loop_now_us(d->loop));
 		links_pump(link);
 	}
+}
+
+/* Certificates end, and pins and permissions change, while a link lasts. */
+static bool still_trusted(struct link *link)
+{
+	struct crypto_cert *cert = session_peer_cert(link->session);
+	struct problem problem;
+
+	if (cert && peers_judge(link->daemon, link->peer, cert, &problem) == PEER_DISTRUSTED) {
+		log_warn("%s: the link is ended: %s", link->peer->address.text, problem.error);
+		link->problem = problem;
+		return false;
+	}
+	return peer_is_allowed(link->peer) || link->peer->wanted;
 }
 
 void links_sweep(struct daemon *d)
@@ -640,10 +674,11 @@ void links_sweep(struct daemon *d)
 
 	for (link = LIST_FIRST(&d->links); link; link = next) {
 		next = LIST_NEXT(link, entry);
-		if (link->peer->allowed_until_s && !peer_is_allowed(link->peer) &&
-		    !link->peer->wanted)
+		if (!still_trusted(link)) {
 			session_close(link->session, SESSION_CLOSE_DENIED,
 				      net_loop_now_us(d->loop));
+			links_pump(link);
+		}
 		if (session_state_of(link->session) == SESSION_DOWN && !link->peer->wanted)
 			links_free(link);
 	}

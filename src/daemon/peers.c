@@ -39,6 +39,7 @@ static void read_peer(const json_t *object, struct peer *peer)
 	peer->allowed = json_is_true(json_object_get(object, "allowed"));
 	peer->allowed_until_s = json_integer_value(json_object_get(object, "allowed_until"));
 	peer->wanted = json_is_true(json_object_get(object, "wanted"));
+	peer->linked = json_is_true(json_object_get(object, "linked"));
 	peer->held = json_is_true(json_object_get(object, "held"));
 	if (as && !q2q_user_parse(as, &own))
 		memcpy(peer->as, own.text, sizeof(peer->as));
@@ -96,13 +97,13 @@ int peers_save(struct daemon *d, const struct peer *peer)
 		return r;
 	hex_encode(peer->spki, sizeof(peer->spki), hex);
 	memcpy(ip.bytes, peer->local4, sizeof(peer->local4));
-	object = json_pack("{s:s?,s:s?,s:I,s:b,s:I,s:b,s:b,s:s?,s:s,s:s?}", "fingerprint",
+	object = json_pack("{s:s?,s:s?,s:I,s:b,s:I,s:b,s:b,s:b,s:s?,s:s,s:s?}", "fingerprint",
 			   peer->pinned ? crypto_fingerprint(peer->spki, fingerprint) : NULL,
 			   "spki", peer->pinned ? hex : NULL, "pinned_at",
 			   (json_int_t)peer->pinned_at_s, "allowed", peer->allowed, "allowed_until",
-			   (json_int_t)peer->allowed_until_s, "wanted", peer->wanted, "held",
-			   peer->held, "as", *peer->as ? peer->as : NULL, "path",
-			   session_path_mode_name(peer->path_mode), "local_ipv4",
+			   (json_int_t)peer->allowed_until_s, "wanted", peer->wanted, "linked",
+			   peer->linked, "held", peer->held, "as", *peer->as ? peer->as : NULL,
+			   "path", session_path_mode_name(peer->path_mode), "local_ipv4",
 			   peer->has_local4 ? ip_format(&ip, text) : NULL);
 	r = object ? files_write_json(path, object) : -ENOMEM;
 	json_decref(object);

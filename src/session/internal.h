@@ -85,7 +85,7 @@ struct session {
 
 	enum session_state state;
 	uint64_t since_us;
-	bool wanted;
+	bool wanted, nudge;
 	enum session_path_mode path_mode;
 	enum session_why why;
 	char why_text[SESSION_WHY_BYTES];

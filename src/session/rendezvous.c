@@ -279,6 +279,7 @@ void rendezvous_ask(struct session *s, uint64_t now_us)
 		return;
 	}
 	rendezvous_clear(&s->pending);
+	s->nudge = false;
 	s->pending.phase = RENDEZVOUS_ASKING;
 	s->pending.requester = true;
 	s->pending.deadline_us = now_us + ANSWER_TIMEOUT_US;

@@ -202,8 +202,10 @@ void session_plan_retry(struct session *s, enum session_why why, uint64_t now_us
 /* Is another rendezvous needed, by us? Where only the peer wants the link, it asks. */
 static bool needs_rendezvous(const struct session *s)
 {
-	if (!s->wanted || s->pending.phase != RENDEZVOUS_NONE)
+	if (s->pending.phase != RENDEZVOUS_NONE)
 		return false;
+	if (!s->wanted)
+		return s->nudge && s->state == SESSION_DOWN;
 	switch (s->state) {
 	case SESSION_WAITING:
 	case SESSION_STALLED:
@@ -213,6 +215,12 @@ static bool needs_rendezvous(const struct session *s)
 	default:
 		return false;
 	}
+}
+
+void session_nudge(struct session *s, uint64_t now_us)
+{
+	s->nudge = true;
+	session_wake(s, now_us);
 }
 
 void session_wake(struct session *s, uint64_t now_us)
@@ -727,6 +735,11 @@ void session_tick(struct session *s, uint64_t now_us)
 int session_ping(struct session *s, uint32_t id, uint64_t now_us)
 {
 	return s->state == SESSION_UP ? ptcp_ping(s->assoc, id, now_us) : -ENOTCONN;
+}
+
+struct crypto_cert *session_peer_cert(const struct session *s)
+{
+	return s->assoc_cert;
 }
 
 struct ptcp_assoc *session_assoc(struct session *s)

@@ -178,6 +178,11 @@ DEFINE_CLEANUP(struct session *, session_free)
 
 /* The user wants the link (it is tried for ever), or not any more (it is closed). */
 void session_want(struct session *s, bool wanted, uint64_t now_us);
+/* Asks once, though nobody here wants the link: we were gone, and the peer may be waiting for us.
+ */
+void session_nudge(struct session *s, uint64_t now_us);
+/* The peer's certificate in the association; NULL without one. */
+struct crypto_cert *session_peer_cert(const struct session *s);
 /* Ends the association, if there is one, with this code. The state goes to DOWN by itself; what
  * is wanted stays wanted. */
 void session_close(struct session *s, uint64_t code, uint64_t now_us);

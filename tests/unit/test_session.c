@@ -350,6 +350,31 @@ static void a_new_address_of_the_peer_becomes_a_path(void **state)
 	world_fini(&w);
 }
 
+static void a_nudge_asks_once_and_finds_a_peer_that_waits(void **state)
+{
+	struct world w;
+
+	(void)state;
+	world_init(&w);
+	/* Alice has been failing for a long time; bob, whom she wants, comes back and nudges her. */
+	w.end[1].online = false;
+	session_want(w.end[0].s, true, w.now_us);
+	run_for(&w, 600 * US_PER_S, NULL);
+	w.end[1].online = true;
+	session_nudge(w.end[1].s, w.now_us);
+	assert_true(run_for(&w, US_PER_S, both_up));
+	world_fini(&w);
+
+	/* Nobody there: one question, then silence. */
+	world_init(&w);
+	w.end[0].refuses = true;
+	session_nudge(w.end[1].s, w.now_us);
+	run_for(&w, 600 * US_PER_S, NULL);
+	assert_int_equal(w.end[1].n_asks, 1);
+	assert_int_equal(w.end[1].state, SESSION_DOWN);
+	world_fini(&w);
+}
+
 static void forged_signals_change_nothing(void **state)
 {
 	struct session_status status;
@@ -425,6 +450,7 @@ int main(void)
 		cmocka_unit_test(a_server_restart_does_not_end_the_association),
 		cmocka_unit_test(a_stalled_association_goes_on_after_a_new_rendezvous),
 		cmocka_unit_test(a_new_address_of_the_peer_becomes_a_path),
+		cmocka_unit_test(a_nudge_asks_once_and_finds_a_peer_that_waits),
 		cmocka_unit_test(forged_signals_change_nothing),
 		cmocka_unit_test(a_peer_with_another_key_than_the_rendezvous_told_is_not_connected),
 		cmocka_unit_test(in_relay_mode_no_udp_leaves),
