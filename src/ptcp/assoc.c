@@ -394,8 +394,12 @@ void ptcp_tick(struct ptcp_assoc *a, uint64_t now_us)
 		tick_established(a);
 		break;
 	case PTCP_CLOSING:
-		if (a->now_us >= a->close_us && a->n_closes >= CLOSE_TRIES)
+		if (a->now_us < a->close_us)
+			break;
+		if (a->n_closes >= CLOSE_TRIES)
 			assoc_set_state(a, PTCP_CLOSED, "the peer does not answer the close");
+		else if (!output_any_path(a))
+			assoc_set_state(a, PTCP_CLOSED, "no path to tell the peer on");
 		break;
 	case PTCP_CLOSED:
 	case PTCP_STATE_COUNT:

@@ -116,6 +116,7 @@ struct path {
 	struct path_challenge challenges[CHALLENGES_MAX];
 	unsigned n_challenges, n_tries; /* ever; since the last answer */
 	uint64_t challenge_us;          /* when the next one is to be sent; NEVER_US: none */
+	uint64_t challenge_sent_us;
 	uint8_t responses[RESPONSES_MAX][8];
 	unsigned n_responses;
 
@@ -415,6 +416,8 @@ uint64_t receiver_deadline_us(const struct ptcp_assoc *a);
 
 /* ---- output.c ---------------------------------------------------------------------------------
  */
+/* A path to send a last word on; NULL: there is none. */
+struct path *output_any_path(struct ptcp_assoc *a);
 uint64_t output_deadline_us(const struct ptcp_assoc *a);
 /* Anything congestion controlled to send? */
 size_t output_pending_bytes(const struct ptcp_assoc *a);

@@ -105,7 +105,7 @@ static size_t close_short(struct ptcp_assoc *a, struct ptcp_batch *batch, struct
 	return build_finish(a, &b);
 }
 
-static struct path *any_path(struct ptcp_assoc *a)
+struct path *output_any_path(struct ptcp_assoc *a)
 {
 	if (a->active)
 		return a->active;
@@ -118,7 +118,7 @@ static struct path *any_path(struct ptcp_assoc *a)
 
 static bool output_close(struct ptcp_assoc *a, struct ptcp_batch *batch)
 {
-	struct path *const p = any_path(a);
+	struct path *const p = output_any_path(a);
 
 	if (a->now_us < a->close_us || a->n_closes >= CLOSE_TRIES || !p)
 		return false;

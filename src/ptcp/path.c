@@ -222,8 +222,10 @@ void path_received(struct ptcp_assoc *a, struct path *p, size_t n_bytes)
 		p->first_received_us = a->now_us;
 	a->heard = p;
 	/* Silent for long, and here it is again: no reason to wait for the next try. */
-	if (p->state == PTCP_PATH_DOWN && p->challenge_us > a->now_us + CHALLENGE_RETRY_US)
-		p->challenge_us = a->now_us;
+	if (p->state == PTCP_PATH_DOWN)
+		p->challenge_us = min_u64(p->challenge_us,
+					  p->challenge_sent_us +
+						  max_u64(CHALLENGE_RETRY_US, 3 * p->rtt.srtt_us));
 	if (p->state == PTCP_PATH_NEW && p->challenge_us == NEVER_US &&
 	    a->state == PTCP_ESTABLISHED)
 		p->challenge_us = a->now_us;
@@ -333,6 +335,7 @@ static void write_challenge(struct ptcp_assoc *a, struct path *p, struct build *
 		wait_us = min_u64(wait_us << shift, CHALLENGE_RETRY_MAX_US);
 	p->n_tries++;
 	p->challenge_us = a->now_us + wait_us;
+	p->challenge_sent_us = a->now_us;
 	memcpy(c->data, &random, sizeof(c->data));
 	c->sent_us = max_u64(a->now_us, 1);
 	writer_u8(&b->w, FRAME_PATH_CHALLENGE);

@@ -67,6 +67,8 @@ static void a_direct_path_takes_over_from_the_relay_without_a_loss(void **state)
 
 static void a_dead_path_is_left_in_about_a_second(void **state)
 {
+	struct ptcp_stats stats;
+
 	(void)state;
 	start(2, NULL);
 	pair_path_add(&pair, RELAY, PTCP_PATH_RELAY, 1400);
@@ -81,6 +83,9 @@ static void a_dead_path_is_left_in_about_a_second(void **state)
 	const uint64_t seen = stream.n_seen;
 	pair_run(&pair, US_PER_S, stream_source, &stream);
 	assert_true(stream.n_seen > seen + 1000);
+	/* What was in flight when it died was sent again, old as it was. */
+	ptcp_get_stats(pair.end[0].a, &stats);
+	assert_in_range(stats.messages_abandoned, 0, 20);
 	/* And back again once it works. */
 	pair.links[0][DIRECT - 1].cut = pair.links[1][DIRECT - 1].cut = false;
 	pair_run(&pair, 16 * US_PER_S, stream_source, &stream);
@@ -129,9 +134,11 @@ static void the_server_follows_a_client_whose_address_changed(void **state)
 	pair.links[1][DIRECT - 1].cut = true;
 	pair.links[1][MOVED - 1].renumber = DIRECT;
 	const uint64_t seen = stream.n_seen;
-	pair_run(&pair, 2 * US_PER_S, stream_source, &stream);
-	assert_int_equal(pair.end[1].n_path_new, 1);
+	/* At once, not only when the old path has been silent for long. */
+	pair_run(&pair, 100000, stream_source, &stream);
 	assert_int_equal(active(1), MOVED);
+	pair_run(&pair, 1900000, stream_source, &stream);
+	assert_int_equal(pair.end[1].n_path_new, 1);
 	assert_true(stream.n_seen > seen + 5000);
 	assert_int_equal(ptcp_path_add(pair.end[1].a, MOVED, PTCP_PATH_DIRECT, 1472, pair.now_us),
 			 0);
@@ -335,9 +342,163 @@ static void an_attacker_who_copies_packets_cannot_steal_the_path(void **state)
 	pair_fini(&pair);
 }
 
+static void one_copied_packet_is_answered_with_no_more_than_three_times_its_size(void **state)
+{
+	(void)state;
+	start(12, NULL);
+	pair_path_add(&pair, DIRECT, PTCP_PATH_DIRECT, 1472);
+	assert_true(pair_establish(&pair));
+	pair_run(&pair, US_PER_S, NULL, NULL);
+	pair.links[1][MOVED - 1].cut = true;
+	pair.links[0][DIRECT - 1].renumber = MOVED;
+	assert_int_equal(ptcp_ping(pair.end[0].a, 1, pair.now_us), 0);
+	pair_run(&pair, 15000, NULL, NULL);
+	pair.links[0][DIRECT - 1].renumber = 0;
+	pair_run(&pair, 100 * US_PER_S, NULL, NULL);
+	const struct ptcp_path_stats moved = path_stats(1, MOVED);
+	assert_true(moved.bytes_received > 0 && moved.bytes_sent > 0);
+	assert_true(moved.bytes_sent <= 3 * moved.bytes_received);
+	pair_fini(&pair);
+}
+
+static void a_lost_tail_is_sent_again_by_the_probe_timeout_itself(void **state)
+{
+	(void)state;
+	start(13, NULL);
+	pair_path_add(&pair, DIRECT, PTCP_PATH_DIRECT, 1472);
+	assert_true(pair_establish(&pair));
+	stream_start(&pair, &stream, 0, 500, 200, 1, true);
+	pair_run(&pair, US_PER_S, stream_source, &stream);
+	assert_int_equal(stream.n_seen, 200);
+	pair.links[0][DIRECT - 1].cut = true;
+	stream.total = 201;
+	pair_run(&pair, 1000, stream_source, &stream);
+	pair.links[0][DIRECT - 1].cut = false;
+	/* One probe timeout and one way; a bare ping would cost a round trip more. */
+	const uint64_t pto_us = path_stats(0, DIRECT).srtt_us + 4 * path_stats(0, DIRECT).rttvar_us;
+	pair_run(&pair, max_u64(pto_us, 21000) + 5000 + 13000, stream_source, &stream);
+	assert_int_equal(stream.n_seen, 201);
+	pair_fini(&pair);
+}
+
+/* A packet with these frames, sealed as the client would. */
+static int forge(const uint8_t *frames, size_t n_bytes, bool is_long)
+{
+	const struct ptcp_crypto c = pair_null_cipher(&pair.end[0].tls);
+	static uint32_t pn;
+	uint8_t packet[200];
+	struct writer w = writer_over(packet, sizeof(packet));
+
+	writer_u8(&w, is_long ? 0xc2 : 0x40);
+	for (int i = 0; i < 8; i++)
+		writer_u8(&w, 0xa1);
+	for (int i = 0; is_long && i < 8; i++)
+		writer_u8(&w, 0xa0);
+	writer_u32(&w, 1000 + pn);
+	const size_t header_bytes = w.used_bytes;
+	writer_bytes(&w, frames, n_bytes);
+	assert_int_equal(c.seal(c.ctx, is_long ? PTCP_EPOCH_HANDSHAKE : PTCP_EPOCH_DATA, 0,
+				1000 + pn++, packet, header_bytes, packet + header_bytes, n_bytes),
+			 0);
+	return ptcp_input(pair.end[1].a, DIRECT, packet, w.used_bytes + PTCP_TAG_BYTES, 0,
+			  pair.now_us);
+}
+
+static void what_the_specification_forbids_closes_the_association(void **state)
+{
+	static const struct {
+		const char *what;
+		uint8_t frames[16];
+		size_t n_bytes;
+		bool is_long, good;
+	} cases[] = {
+		{ "padding", { 0, 0, 0 }, 3, false, true },
+		{ "ping", { 1, 0, 0, 0, 1 }, 5, false, true },
+		{ "cut ping", { 1, 0, 0 }, 3, false, false },
+		{ "ack of what was never sent", { 3, 0x7f, 0xff, 0, 0, 0 }, 6, false, false },
+		{ "ack below zero", { 3, 1, 0, 0, 2 }, 5, false, false },
+		{ "unknown frame", { 0x0b }, 1, false, false },
+		{ "unknown frame", { 0x1f }, 1, false, false },
+		{ "unknown frame", { 0xff }, 1, false, false },
+		{ "handshake in data", { 5, 0, 0, 0 }, 4, false, false },
+		{ "ping in handshake", { 1, 0, 0, 0, 1 }, 5, true, false },
+		{ "handshake of nothing", { 5, 0, 0, 0 }, 4, true, true },
+		{ "handshake too far", { 5, 0, 0x80, 1, 0, 0, 1, 7 }, 8, true, false },
+		{ "handshake acked too far", { 5, 0x7f, 0xff, 0, 0 }, 5, true, false },
+		{ "done from a client", { 6 }, 1, false, false },
+		{ "empty message", { 0x10, 0, 0, 0, 9 }, 5, false, false },
+		{ "message", { 0x10, 0, 0, 0, 9, 1 }, 6, false, true },
+		{ "lane 0", { 0x11, 0, 0, 0, 9, 0, 0, 0, 1 }, 9, false, false },
+		{ "cut challenge", { 7, 1, 2, 3 }, 4, false, false },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		start(14, NULL);
+		pair_path_add(&pair, DIRECT, PTCP_PATH_DIRECT, 1472);
+		assert_true(pair_establish(&pair));
+		pair_run(&pair, 100000, NULL, NULL);
+		const int r = forge(cases[i].frames, cases[i].n_bytes, cases[i].is_long);
+		const bool closed = ptcp_assoc_state(pair.end[1].a) != PTCP_ESTABLISHED;
+		if (r != (cases[i].good ? 0 : -EBADMSG) || closed == cases[i].good)
+			fail_msg("%s: result %d, state %s", cases[i].what, r,
+				 ptcp_state_name(ptcp_assoc_state(pair.end[1].a)));
+		pair_run(&pair, 100000, NULL, NULL);
+		if (!cases[i].good) {
+			assert_int_equal(pair.end[1].close_code, PTCP_CLOSE_PROTOCOL);
+			assert_int_equal(pair.end[0].close_code, PTCP_CLOSE_PROTOCOL);
+			assert_true(pair.end[0].closed_by_peer);
+		}
+		pair_fini(&pair);
+	}
+}
+
+static void a_close_without_a_path_ends_at_once(void **state)
+{
+	(void)state;
+	start(15, NULL);
+	pair_path_add(&pair, DIRECT, PTCP_PATH_DIRECT, 1472);
+	assert_true(pair_establish(&pair));
+	assert_int_equal(ptcp_path_remove(pair.end[0].a, DIRECT, pair.now_us), 0);
+	assert_int_equal(ptcp_assoc_close(pair.end[0].a, 64, pair.now_us), 0);
+	pair_run(&pair, 1000, NULL, NULL);
+	assert_int_equal(ptcp_assoc_state(pair.end[0].a), PTCP_CLOSED);
+	pair_fini(&pair);
+}
+
+/* One way works, so that the peer's packets come all the time; then the other way comes back. */
+static void a_path_that_is_heard_but_down_is_challenged_calmly(void **state)
+{
+	(void)state;
+	start(16, NULL);
+	pair_path_add(&pair, DIRECT, PTCP_PATH_DIRECT, 1472);
+	for (int i = 0; i < 2; i++)
+		pair.links[i][DIRECT - 1].delay_us = 150000;
+	assert_true(pair_establish(&pair));
+	stream_start(&pair, &stream, 1, 500, 100000000, 1, true);
+	pair_run(&pair, US_PER_S, stream_source, &stream);
+	pair.links[0][DIRECT - 1].cut = true;
+	pair_run(&pair, 60 * US_PER_S, stream_source, &stream);
+	const uint64_t before = pair.links[0][DIRECT - 1].n_sent;
+	assert_int_equal(path_stats(0, DIRECT).state, PTCP_PATH_DOWN);
+	pair_run(&pair, 10 * US_PER_S, stream_source, &stream);
+	assert_in_range(pair.links[0][DIRECT - 1].n_sent - before, 1, 100);
+	pair.links[0][DIRECT - 1].cut = false;
+	pair_run(&pair, 30 * US_PER_S, stream_source, &stream);
+	assert_int_equal(path_stats(0, DIRECT).state, PTCP_PATH_UP);
+	assert_int_equal(path_stats(1, DIRECT).state, PTCP_PATH_UP);
+	pair_fini(&pair);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_close_without_a_path_ends_at_once),
+		cmocka_unit_test(a_path_that_is_heard_but_down_is_challenged_calmly),
+		cmocka_unit_test(
+			one_copied_packet_is_answered_with_no_more_than_three_times_its_size),
+		cmocka_unit_test(a_lost_tail_is_sent_again_by_the_probe_timeout_itself),
+		cmocka_unit_test(what_the_specification_forbids_closes_the_association),
 		cmocka_unit_test(a_direct_path_takes_over_from_the_relay_without_a_loss),
 		cmocka_unit_test(a_dead_path_is_left_in_about_a_second),
 		cmocka_unit_test(a_vanished_peer_shows_within_fifteen_seconds),
