@@ -8,6 +8,7 @@ src_ptcp_libptcp_la_SOURCES += \
 	src/ptcp/conn_ranges.c \
 	src/ptcp/conn_ranges.h \
 	src/ptcp/conn_recv.c \
+	src/ptcp/conn_refuse.c \
 	src/ptcp/conn_ring.c \
 	src/ptcp/conn_ring.h \
 	src/ptcp/conn_send.c \

@@ -11,8 +11,8 @@
 #define CONN_N_BUCKETS    256u
 #define CONN_ID_MAX       ((UINT32_C(1) << 30) - 1) /* four bytes on the wire */
 #define CONN_SYN_BITS     4096u                     /* SYNs remembered, see syn_is_new() */
-#define CONN_N_REFUSED    64u /* refusals on their way to the peer beyond the limit of connections */
-#define CONN_WINDOW_MIN   8192u /* promised to every connection */
+#define CONN_N_REFUSED    256u                      /* refusals on their way to the peer */
+#define CONN_WINDOW_MIN   8192u                     /* promised to every connection */
 #define CONN_OFFSET_MAX   ((UINT64_C(1) << 62) - 1)
 #define CONN_PORT_DYNAMIC 49152u
 /* A data frame carries at most this, so that its length is a varint of two bytes. */
@@ -78,6 +78,17 @@ struct conn {
 	struct conn_in in;
 };
 
+/*
+ * A RST for a connection of the peer's of which we have none. Kept apart from connections and
+ * without allocation, because the want of those may be the reason.
+ */
+struct conn_refusal {
+	uint32_t remote_id;
+	uint8_t error; /* enum ptcp_conn_error */
+	enum { REFUSAL_FREE, REFUSAL_DUE, REFUSAL_SENT } state;
+	bool is_open; /* the peer takes it for open, no timeout would end it */
+};
+
 struct ptcp_conns {
 	struct ptcp_conns_config config; /* limits with the defaults filled in */
 	struct conn *buckets[CONN_N_BUCKETS];
@@ -90,6 +101,9 @@ struct ptcp_conns {
 	uint64_t window_total_bytes; /* promised and not read yet */
 	uint64_t srtt_us, pto_us;
 	uint64_t deadline_us;
+	struct conn_refusal refusals[CONN_N_REFUSED];
+	uint32_t n_refusals;  /* not FREE ... */
+	uint32_t n_due;       /* ... and to be sent */
 	uint64_t syn_highest; /* of the peer's ids */
 	uint64_t syn_seen[CONN_SYN_BITS / 64];
 };
@@ -107,13 +121,10 @@ struct conn_syn {
 struct conn *conn_find(const struct ptcp_conns *t, uint32_t id);
 /* By the peer's id. */
 struct conn *conn_find_remote(const struct ptcp_conns *t, uint32_t remote_id);
-/* A connection in state CLOSED. NULL without memory or ids, or over n_max of them. */
-struct conn *conn_new(struct ptcp_conns *t, uint32_t n_max);
+/* A connection in state CLOSED. NULL without memory or ids, or over the limit. */
+struct conn *conn_new(struct ptcp_conns *t);
 /* Every entry point ends with this: lists, deadline, and freeing what nobody needs any more. */
 void conn_settle(struct conn *c, uint64_t now_us);
-/* Tells the peer's connection `remote_id`, of which we have none, to go away. */
-void conn_refuse(struct ptcp_conns *t, uint32_t remote_id, enum ptcp_conn_error error,
-		 uint64_t now_us);
 void conn_syn_input(struct ptcp_conns *t, const struct conn_syn *syn, uint64_t now_us);
 void conn_event(struct conn *c, enum ptcp_conn_event_type type);
 void conn_set_deadline(struct conn *c, uint64_t deadline_us);
@@ -126,6 +137,16 @@ bool conn_dispatch(struct conn *c, enum ptcp_conn_input input, uint64_t now_us);
 void conn_fail(struct conn *c, enum ptcp_conn_error error, uint64_t now_us);
 bool conn_can_send(const struct conn *c);    /* data and FIN may leave now */
 bool conn_can_receive(const struct conn *c); /* the peer's stream has not ended */
+
+/* ---- conn_refuse.c ---- */
+
+/* Tells the peer's connection `remote_id`, of which we have none, to go away. */
+void conn_refuse(struct ptcp_conns *t, uint32_t remote_id, enum ptcp_conn_error error,
+		 bool is_open);
+bool conn_refusal_write(struct ptcp_conns *t, struct writer *w, struct ptcp_conn_sent *ret_sent);
+void conn_refusal_acked(struct ptcp_conns *t, uint32_t remote_id);
+void conn_refusal_lost(struct ptcp_conns *t, uint32_t remote_id);
+void conn_refusal_clear(struct ptcp_conns *t);
 
 /* ---- conn_send.c ---- */
 

@@ -4,7 +4,7 @@
 
 void conn_ranges_init(struct conn_ranges *s, uint32_t n_max)
 {
-	*s = (struct conn_ranges){.n_max = n_max};
+	*s = (struct conn_ranges){ .n_max = n_max };
 }
 
 void conn_ranges_fini(struct conn_ranges *s)
@@ -77,7 +77,7 @@ int conn_ranges_add(struct conn_ranges *s, uint64_t start, uint64_t end)
 	if (start >= end)
 		return 0;
 	if (i == s->n_items || s->items[i].start > end)
-		return insert_at(s, i, (struct conn_range){start, end});
+		return insert_at(s, i, (struct conn_range){ start, end });
 
 	/* Joins the entries i .. i + n - 1, all of which touch the new range. */
 	while (i + n < s->n_items && s->items[i + n].start <= end)
@@ -100,7 +100,7 @@ int conn_ranges_remove(struct conn_ranges *s, uint64_t start, uint64_t end)
 		return 0;
 	if (s->items[i].start < start) {
 		if (s->items[i].end > end) {
-			const struct conn_range tail = {end, s->items[i].end};
+			const struct conn_range tail = { end, s->items[i].end };
 			const int r = insert_at(s, i + 1, tail);
 
 			if (r < 0)

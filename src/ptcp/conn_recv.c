@@ -278,7 +278,7 @@ static void turn_away(struct ptcp_conns *t, uint32_t remote_id, uint64_t now_us)
 	struct conn *c = conn_find_remote(t, remote_id);
 
 	if (!c) {
-		conn_refuse(t, remote_id, PTCP_CONN_ABORTED, now_us);
+		conn_refuse(t, remote_id, PTCP_CONN_ABORTED, true);
 		return;
 	}
 	conn_fail(c, PTCP_CONN_ABORTED, now_us);

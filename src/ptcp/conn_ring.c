@@ -5,7 +5,7 @@
 void conn_ring_fini(struct conn_ring *r)
 {
 	free(r->data);
-	*r = (struct conn_ring){0};
+	*r = (struct conn_ring){ 0 };
 }
 
 size_t conn_ring_size_for(const struct conn_ring *r, size_t span_bytes)
@@ -19,7 +19,7 @@ size_t conn_ring_size_for(const struct conn_ring *r, size_t span_bytes)
 
 int conn_ring_reserve(struct conn_ring *r, uint64_t base, size_t span_bytes)
 {
-	struct conn_ring grown = {.size_bytes = conn_ring_size_for(r, span_bytes)};
+	struct conn_ring grown = { .size_bytes = conn_ring_size_for(r, span_bytes) };
 
 	if (grown.size_bytes == r->size_bytes)
 		return 0;

@@ -154,7 +154,7 @@ static struct conn_range next_range(const struct conn *c)
 
 	if (!conn_ranges_empty(&out->lost))
 		return out->lost.items[0];
-	return (struct conn_range){out->next, max_u64(out->next, min_u64(out->end, out->limit))};
+	return (struct conn_range){ out->next, max_u64(out->next, min_u64(out->end, out->limit)) };
 }
 
 static void copy_out(const struct conn *c, uint64_t offset, size_t n_bytes, struct writer *w)
@@ -221,7 +221,7 @@ static bool write_frame(struct conn *c, struct writer *w, struct ptcp_conn_sent 
 		return write_data(c, w, ret_sent);
 	if (writer_left(w) < CONN_FRAME_ROOM_BYTES)
 		return false;
-	*ret_sent = (struct ptcp_conn_sent){.conn = c->id};
+	*ret_sent = (struct ptcp_conn_sent){ .conn = c->id };
 	if (c->want_rst) {
 		write_rst(c, w);
 		ret_sent->type = CONN_FRAME_RST;
@@ -243,6 +243,8 @@ bool ptcp_conns_write(struct ptcp_conns *t, struct writer *w, struct ptcp_conn_s
 {
 	struct conn *c = TAILQ_FIRST(&t->sendable);
 
+	if (t->n_due > 0)
+		return conn_refusal_write(t, w, ret_sent);
 	if (!c || !write_frame(c, w, ret_sent))
 		return false;
 	assert(!w->failed);
@@ -297,6 +299,8 @@ void ptcp_conns_acked(struct ptcp_conns *t, const struct ptcp_conn_sent *sent, u
 {
 	struct conn *c = conn_find(t, sent->conn);
 
+	if (sent->conn == 0)
+		conn_refusal_acked(t, (uint32_t)sent->offset);
 	if (!c)
 		return;
 	switch (sent->type) {
@@ -341,6 +345,8 @@ void ptcp_conns_lost(struct ptcp_conns *t, const struct ptcp_conn_sent *sent, ui
 {
 	struct conn *c = conn_find(t, sent->conn);
 
+	if (sent->conn == 0)
+		conn_refusal_lost(t, (uint32_t)sent->offset);
 	if (!c)
 		return;
 	switch (sent->type) {

@@ -238,7 +238,6 @@ static action_fn *const table[PTCP_CONN_STATE_COUNT][PTCP_CONN_INPUT_COUNT] = {
 	[PTCP_CONN_CLOSED] = {
 		[PTCP_CONN_PASSIVE_OPEN] = listen_,
 		[PTCP_CONN_ACTIVE_OPEN]  = open_,
-		[PTCP_CONN_ABORT]        = reset,           /* a SYN that is refused at once */
 		[PTCP_CONN_CLOSE]        = stay,
 	},
 	[PTCP_CONN_LISTEN] = {

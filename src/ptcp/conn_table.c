@@ -99,11 +99,11 @@ struct conn *conn_find_remote(const struct ptcp_conns *t, uint32_t remote_id)
 	return c;
 }
 
-struct conn *conn_new(struct ptcp_conns *t, uint32_t n_max)
+struct conn *conn_new(struct ptcp_conns *t)
 {
 	struct conn *c, **at;
 
-	if (t->n_conns >= n_max || t->next_id > CONN_ID_MAX)
+	if (t->n_conns >= t->config.limits.n_conns || t->next_id > CONN_ID_MAX)
 		return NULL;
 	c = calloc(1, sizeof(*c));
 	if (!c)
@@ -150,12 +150,12 @@ void conn_settle(struct conn *c, uint64_t now_us)
 
 bool ptcp_conns_want_send(const struct ptcp_conns *t)
 {
-	return !TAILQ_EMPTY(&t->sendable);
+	return t->n_due > 0 || !TAILQ_EMPTY(&t->sendable);
 }
 
 bool ptcp_conns_idle(const struct ptcp_conns *t)
 {
-	return t->n_conns == t->n_listeners;
+	return t->n_conns == t->n_listeners && t->n_refusals == 0;
 }
 
 void ptcp_conns_set_rtt(struct ptcp_conns *t, uint64_t srtt_us, uint64_t pto_us)
@@ -262,6 +262,7 @@ void ptcp_conns_association_lost(struct ptcp_conns *t, uint64_t now_us)
 	struct conn *c, *next;
 
 	t->lost = true;
+	conn_refusal_clear(t);
 	for (c = TAILQ_FIRST(&t->all); c; c = next) {
 		next = TAILQ_NEXT(c, all_link);
 		c->rst_done = true;
@@ -310,7 +311,7 @@ static int new_named(struct ptcp_conns *t, const char *service, struct conn **re
 		return -EINVAL;
 	if (t->n_conns >= t->config.limits.n_conns || t->next_id > CONN_ID_MAX)
 		return -ENOBUFS;
-	c = conn_new(t, t->config.limits.n_conns);
+	c = conn_new(t);
 	if (!c)
 		return -ENOMEM;
 	c->service_bytes = (uint8_t)service_bytes;
@@ -400,20 +401,6 @@ int64_t ptcp_conns_listen(struct ptcp_conns *t, uint16_t port, const char *servi
 
 /* ---- the peer's SYN ---------------------------------------------------------------------- */
 
-void conn_refuse(struct ptcp_conns *t, uint32_t remote_id, enum ptcp_conn_error error,
-		 uint64_t now_us)
-{
-	struct conn *c = conn_new(t, t->config.limits.n_conns + CONN_N_REFUSED);
-
-	if (!c)
-		return; /* its own timeout will tell the peer */
-	c->remote_id = remote_id;
-	c->released = true;
-	c->error = error;
-	conn_dispatch(c, PTCP_CONN_ABORT, now_us);
-	conn_settle(c, now_us);
-}
-
 /*
  * A SYN may come again, late, when its connection is long gone, and must not bring a ghost into
  * being. So the newest CONN_SYN_BITS ids of the peer are remembered; what is older counts as
@@ -454,10 +441,10 @@ static uint32_t n_waiting(const struct ptcp_conns *t, uint32_t listener)
 static void spawn(struct ptcp_conns *t, const struct conn *listener, const struct conn_syn *syn,
 		  uint64_t now_us)
 {
-	struct conn *c = conn_new(t, t->config.limits.n_conns);
+	struct conn *c = conn_new(t);
 
 	if (!c) {
-		conn_refuse(t, syn->id, PTCP_CONN_BUSY, now_us);
+		conn_refuse(t, syn->id, PTCP_CONN_BUSY, false);
 		return;
 	}
 	c->listener = listener->id;
@@ -494,9 +481,9 @@ void conn_syn_input(struct ptcp_conns *t, const struct conn_syn *syn, uint64_t n
 	}
 	listener = find_listener(t, syn->to_port, syn->service, syn->service_bytes);
 	if (c || !listener)
-		conn_refuse(t, syn->id, PTCP_CONN_REFUSED, now_us);
+		conn_refuse(t, syn->id, PTCP_CONN_REFUSED, false);
 	else if (n_waiting(t, listener->id) >= listener->n_backlog)
-		conn_refuse(t, syn->id, PTCP_CONN_BUSY, now_us);
+		conn_refuse(t, syn->id, PTCP_CONN_BUSY, false);
 	else
 		spawn(t, listener, syn, now_us);
 }

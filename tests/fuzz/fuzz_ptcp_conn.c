@@ -108,7 +108,7 @@ static void check(const struct ptcp_conns *t)
 {
 	const struct ptcp_conn_limits *l = &t->config.limits;
 
-	if (t->n_conns > l->n_conns + CONN_N_REFUSED ||
+	if (t->n_conns > l->n_conns ||
 	    t->send_total_bytes > l->send_total_bytes + t->n_conns * 4096 ||
 	    t->window_total_bytes > l->window_total_bytes + t->n_conns * CONN_WINDOW_MIN)
 		abort();

@@ -364,7 +364,7 @@ static void reach(struct net *n, enum ptcp_conn_state state)
 	net_init(n);
 	switch (state) {
 	case PTCP_CONN_CLOSED:
-		n->id[0] = conn_new(n->end[0], 10)->id;
+		n->id[0] = conn_new(n->end[0])->id;
 		return;
 	case PTCP_CONN_LISTEN:
 		n->id[0] = (uint32_t)ptcp_conns_listen(n->end[0], PORT, SERVICE, 1, n->now_us);
@@ -418,7 +418,7 @@ static void prepare(struct conn *c, enum ptcp_conn_input input)
 #define N (-1) /* means nothing */
 static const int next_state[PTCP_CONN_STATE_COUNT][PTCP_CONN_INPUT_COUNT] = {
 	/*  PASSIVE ACTIVE ACCEPT SHUTDOWN CLOSE ABORT SYN SYN_ACK SYN_ACKED FIN FIN_ACKED RST TIMEOUT LOST */
-	[PTCP_CONN_CLOSED]      = { PTCP_CONN_LISTEN, PTCP_CONN_SYN_SENT, N, N, C, C, N, N, N, N, N, N, N, N },
+	[PTCP_CONN_CLOSED]      = { PTCP_CONN_LISTEN, PTCP_CONN_SYN_SENT, N, N, C, N, N, N, N, N, N, N, N, N },
 	[PTCP_CONN_LISTEN]      = { N, N, N, N, C, C, PTCP_CONN_SYN_RCVD, N, N, N, N, N, N, C },
 	[PTCP_CONN_SYN_SENT]    = { N, N, N, PTCP_CONN_SYN_SENT, C, C, PTCP_CONN_SYN_RCVD, PTCP_CONN_ESTABLISHED, N, N, N, C, C, C },
 	[PTCP_CONN_SYN_RCVD]    = { N, N, PTCP_CONN_SYN_RCVD, PTCP_CONN_SYN_RCVD, C, C, N, PTCP_CONN_ESTABLISHED, PTCP_CONN_ESTABLISHED, N, N, C, C, C },
@@ -540,6 +540,32 @@ static void nobody_listening_refuses(void **state)
 	assert_int_equal(ptcp_conns_close(n.end[0], n.id[0], n.now_us), 0);
 	run_out(&n);
 	assert_gone(&n);
+	net_fini(&n);
+}
+
+static void more_refusals_than_are_kept_at_once_do_no_harm(void **state)
+{
+	const struct ptcp_conn_limits limits = { .n_conns = 400 };
+	struct net n;
+	unsigned n_told;
+
+	(void)state;
+	net_init_with(&n, &limits);
+	for (int i = 0; i < 400; i++)
+		assert_true(ptcp_conns_connect(n.end[0], 0, PORT, SERVICE, 0) > 0);
+	while (ptcp_conns_want_send(n.end[0]))
+		send_one(&n, 0);
+	while (n.n_queue > 0 && n.queue[0]->to == 1)
+		deliver_next(&n);
+	assert_int_equal(n.end[1]->n_refusals, CONN_N_REFUSED);
+	n.drop_first = n.drop_last = n.n_packets + 1; /* the refusals may be lost too */
+	settle(&n);
+	n_told = n.n_events[0][PTCP_CONN_EVENT_CLOSED];
+	assert_int_equal(n_told, CONN_N_REFUSED);
+	run_out(&n);
+	assert_int_equal(n.n_events[0][PTCP_CONN_EVENT_CLOSED], 400);
+	assert_int_equal(n.closed[0].error, PTCP_CONN_TIMED_OUT);
+	assert_int_equal(n.end[1]->n_refusals, 0);
 	net_fini(&n);
 }
 
@@ -1495,7 +1521,7 @@ static void each_frame_cut_or_flipped_at_any_byte_is_survived(void **state)
 
 				bad.bytes[at] ^= (uint8_t)(1u << bit);
 				frame_give(&n, 1, &bad, n_bytes);
-				assert_true(t->n_conns <= t->config.limits.n_conns + 64);
+				assert_true(t->n_conns <= t->config.limits.n_conns);
 			}
 			for (int i = 0; i < 2; i++)
 				ptcp_conns_association_lost(n.end[i], n.now_us);
@@ -1591,6 +1617,7 @@ int main(void)
 		cmocka_unit_test(a_connection_opens_carries_both_streams_and_ends),
 		cmocka_unit_test(an_incoming_connection_says_what_it_is),
 		cmocka_unit_test(nobody_listening_refuses),
+		cmocka_unit_test(more_refusals_than_are_kept_at_once_do_no_harm),
 		cmocka_unit_test(the_listener_that_names_more_gets_the_connection),
 		cmocka_unit_test(a_full_backlog_says_busy_and_a_freed_one_does_not),
 		cmocka_unit_test(closing_instead_of_accepting_refuses),
