@@ -357,6 +357,8 @@ int path_response_frame(struct ptcp_assoc *a, struct path *p, struct reader *r);
 void path_choose(struct ptcp_assoc *a);
 void path_tick(struct ptcp_assoc *a, struct path *p);
 uint64_t path_deadline_us(const struct ptcp_assoc *a, const struct path *p);
+/* Whether what nobody asked for may go there: a path that was not validated may be a stranger's. */
+bool path_may_send(const struct path *p);
 /* Writes PATH_RESPONSEs and a PATH_CHALLENGE that are due. */
 bool path_control_due(const struct ptcp_assoc *a, const struct path *p);
 void path_write_control(struct ptcp_assoc *a, struct path *p, struct build *b);
@@ -382,6 +384,10 @@ void pmtu_black_hole(struct path *p, uint64_t now_us);
 
 /* ---- recovery.c ------------------------------------------------------------------------------ */
 int recovery_ack_frame(struct ptcp_assoc *a, struct reader *r, bool ecn);
+/* Makes room for one more packet with so many records. False: no memory. */
+bool recovery_make_room(struct ptcp_assoc *a, unsigned n_records);
+/* Whether there is room for data too. */
+bool recovery_data_room(const struct ptcp_assoc *a);
 /* Enters a packet that was just built; its number is a->sent.next_pn. */
 void recovery_sent(struct ptcp_assoc *a, const struct build *b, size_t size_bytes);
 void recovery_tick(struct ptcp_assoc *a, struct path *p);

@@ -97,7 +97,7 @@ static size_t close_short(struct ptcp_assoc *a, struct ptcp_batch *batch, struct
 {
 	struct build b;
 
-	if (!sent_make_room(&a->sent, 0, a->now_us))
+	if (!recovery_make_room(a, 0))
 		return 0;
 	build_start(a, &b, p, batch->data, batch->size_bytes);
 	writer_u8(&b.w, FRAME_CLOSE);
@@ -160,7 +160,7 @@ static bool output_control(struct ptcp_assoc *a, struct ptcp_batch *batch, struc
 
 	if (!path_control_due(a, p) && !probe)
 		return false;
-	if (!sent_make_room(&a->sent, 0, a->now_us))
+	if (!recovery_make_room(a, 0))
 		return false;
 	build_start(a, &b, p, batch->data, min_size(batch->size_bytes, PTCP_MTU_MIN));
 	path_write_control(a, p, &b);
@@ -174,15 +174,24 @@ static bool output_control(struct ptcp_assoc *a, struct ptcp_batch *batch, struc
 	return batch_done(a, batch, p, n, n);
 }
 
+/*
+ * Where acknowledgements leave. Where the peer sends may be the only path that works, so they stay
+ * there, unless that path may be a stranger's and has got enough.
+ */
+static struct path *ack_path(const struct ptcp_assoc *a)
+{
+	struct path *const p = a->ack_path;
+
+	return p && (p == a->active || path_may_send(p)) ? p : a->active;
+}
+
 /* An acknowledgement of what came on another path than ours. */
 static bool output_ack(struct ptcp_assoc *a, struct ptcp_batch *batch)
 {
-	struct path *const p = a->ack_path;
+	struct path *const p = ack_path(a);
 	struct build b;
 
-	if (!p || p == a->active || !ack_due(&a->ack, a->now_us) ||
-	    (p->by_itself && !p->was_up && p->bytes_sent > 2 * p->bytes_received) ||
-	    !sent_make_room(&a->sent, 1, a->now_us))
+	if (!p || p == a->active || !ack_due(&a->ack, a->now_us) || !recovery_make_room(a, 1))
 		return false;
 	build_start(a, &b, p, batch->data, min_size(batch->size_bytes, PTCP_MTU_MIN));
 	if (!write_ack(a, &b))
@@ -196,8 +205,7 @@ static bool output_mtu_probe(struct ptcp_assoc *a, struct ptcp_batch *batch, str
 	const uint16_t size_bytes = pmtu_probe_due(p, a->now_us);
 	struct build b;
 
-	if (size_bytes == 0 || size_bytes > batch->size_bytes ||
-	    !sent_make_room(&a->sent, 0, a->now_us))
+	if (size_bytes == 0 || size_bytes > batch->size_bytes || !recovery_make_room(a, 0))
 		return false;
 	build_start(a, &b, p, batch->data, size_bytes);
 	b.flags = SENT_MTU_PROBE;
@@ -297,15 +305,14 @@ static size_t output_packet(struct ptcp_assoc *a, struct path *p, uint8_t *data,
 	const bool probe = p->n_probes > 0;
 	struct build b;
 
+	may_data = may_data && (probe || recovery_data_room(a));
 	/* Enough for any packet; growing happens here or not at all. */
-	if (!sent_make_room(&a->sent, SENT_RECORDS_MAX, a->now_us))
+	if (!recovery_make_room(a, SENT_RECORDS_MAX))
 		return 0;
 	build_start(a, &b, p, data, size_bytes);
 	if (a->state != PTCP_ESTABLISHED)
 		return 0;
-	/* Where the peer sends may be the only path that works: acknowledgements stay there. */
-	if ((!a->ack_path || a->ack_path == p) &&
-	    (ack_due(&a->ack, a->now_us) || (may_data && a->ack.n_waiting > 0)))
+	if (ack_path(a) == p && (ack_due(&a->ack, a->now_us) || (may_data && a->ack.n_waiting > 0)))
 		write_ack(a, &b);
 	write_control(a, &b);
 	if (may_data)
@@ -340,7 +347,7 @@ static bool output_data(struct ptcp_assoc *a, struct ptcp_batch *batch, struct p
 	size_t allowance = data_allowance(a, p, pending_bytes), used = 0, size;
 	const uint64_t in_flight_before = p->in_flight_bytes;
 
-	const bool acks = ack_due(&a->ack, a->now_us) && (!a->ack_path || a->ack_path == p);
+	const bool acks = ack_due(&a->ack, a->now_us) && ack_path(a) == p;
 
 	if (allowance == 0 && !acks && !control_waits(a) && p->n_probes == 0)
 		return false;
@@ -391,13 +398,13 @@ uint64_t output_deadline_us(const struct ptcp_assoc *a)
 	const size_t pending_bytes = p ? output_pending_bytes(a) : 0;
 
 	if (!p)
-		return a->ack_path ? a->ack.deadline_us : NEVER_US;
+		return ack_path(a) ? a->ack.deadline_us : NEVER_US;
 	if (control_waits(a) || p->n_probes > 0)
 		return a->now_us;
 	/* No room in the window or in the ring: an acknowledgement will tell. */
 	if (pending_bytes == 0 ||
 	    (p->in_flight_bytes > 0 && p->in_flight_bytes + p->mtu_bytes > p->cc.cwnd_bytes) ||
-	    a->sent.next_pn - a->sent.tail >= a->sent.n_packets_max)
+	    !recovery_data_room(a))
 		return a->ack.deadline_us;
 	return min_u64(a->ack.deadline_us,
 		       pacer_time_us(&p->pacer, pending_bytes + pending_bytes / 16 + 64));

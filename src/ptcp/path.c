@@ -310,15 +310,15 @@ static uint64_t keepalive_due_us(const struct ptcp_assoc *a, const struct path *
 	return p->state == PTCP_PATH_UP ? add_sat_u64(p->last_sent_us, interval_us) : NEVER_US;
 }
 
-static bool may_send_control(const struct path *p)
+bool path_may_send(const struct path *p)
 {
-	return !p->by_itself || p->was_up ||
+	return !p->by_itself || p->named || p->was_up ||
 	       p->bytes_sent + CHALLENGE_PACKET_BYTES <= AMPLIFICATION * p->bytes_received;
 }
 
 bool path_control_due(const struct ptcp_assoc *a, const struct path *p)
 {
-	if (!may_send_control(p))
+	if (!path_may_send(p))
 		return false;
 	return p->n_responses > 0 || a->now_us >= p->challenge_us ||
 	       a->now_us >= keepalive_due_us(a, p);
@@ -421,7 +421,7 @@ void path_tick(struct ptcp_assoc *a, struct path *p)
 
 uint64_t path_deadline_us(const struct ptcp_assoc *a, const struct path *p)
 {
-	if (!may_send_control(p))
+	if (!path_may_send(p))
 		return NEVER_US;
 	return min_u64(p->challenge_us, keepalive_due_us(a, p));
 }

@@ -152,6 +152,33 @@ void recovery_flush(struct ptcp_assoc *a, struct path *p)
 	p->loss_us = NEVER_US;
 }
 
+/*
+ * An eighth of the ring is for acknowledgements, probes and answers: they must not wait for a
+ * packet that is stuck on a path of its own.
+ */
+bool recovery_data_room(const struct ptcp_assoc *a)
+{
+	const uint32_t n_max = a->sent.n_packets_max;
+
+	return a->sent.next_pn - a->sent.tail < n_max - n_max / 8;
+}
+
+bool recovery_make_room(struct ptcp_assoc *a, unsigned n_records)
+{
+	struct sent_ring *const s = &a->sent;
+
+	if (sent_make_room(s, n_records, a->now_us))
+		return true;
+	if (s->next_pn - s->tail < s->n_packets)
+		return false; /* no memory for the records */
+	/* So much left since then that the oldest may be called lost. */
+	const struct sent_packet *const packet = sent_at(s, s->tail);
+	if (packet->state == SENT_IN_FLIGHT)
+		lose(a, &a->paths[packet->path], s->tail, false);
+	sent_trim(s, a->now_us + 1);
+	return sent_make_room(s, n_records, a->now_us);
+}
+
 static uint64_t reorder_window_us(const struct path *p)
 {
 	const uint64_t rtt_us = max_u64(p->rtt.srtt_us, p->rtt.latest_us);
