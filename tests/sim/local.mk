@@ -1,1 +1,20 @@
-# tests/sim
+# tests/sim: associations on a virtual network
+SIM_SOURCES = \
+	tests/sim/chance.c \
+	tests/sim/cipher.c \
+	tests/sim/memory.c \
+	tests/sim/messages.c \
+	tests/sim/net.c \
+	tests/sim/sim.h \
+	tests/sim/streams.c \
+	tests/sim/world.c
+SIMULATOR_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=free
+SIM_LIBS = src/ptcp/libptcp.la src/base/libbase.la $(CMOCKA_LIBS)
+check_PROGRAMS += tests/sim/sim_seeds
+TESTS += tests/sim/sim_seeds
+tests_sim_sim_seeds_SOURCES = tests/sim/sim_seeds.c tests/sim/chaos.c $(SIM_SOURCES)
+tests_sim_sim_seeds_CPPFLAGS = $(AM_CPPFLAGS) \
+	-DSIM_REGRESSIONS='"$(abs_top_srcdir)/tests/sim/regressions.txt"'
+tests_sim_sim_seeds_LDFLAGS = $(SIMULATOR_LDFLAGS)
+tests_sim_sim_seeds_LDADD = $(SIM_LIBS)
+EXTRA_DIST += tests/sim/regressions.txt
