@@ -29,3 +29,4 @@ include tests/fuzz/crypto.mk
 include tests/fuzz/amp.mk
 include tests/fuzz/q2q.mk
 include tests/fuzz/ptcp.mk
+include tests/fuzz/session.mk

@@ -1,0 +1,9 @@
+check_PROGRAMS += tests/fuzz/fuzz_offer tests/fuzz/fuzz_ctl
+FUZZ_HARNESSES += tests/fuzz/fuzz_offer tests/fuzz/fuzz_ctl
+tests_fuzz_fuzz_offer_SOURCES = tests/fuzz/fuzz_offer.c $(FUZZ_MAIN)
+tests_fuzz_fuzz_offer_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_LDFLAGS)
+tests_fuzz_fuzz_offer_LDADD = src/session/libsession.la src/nat/libnat.la src/ptcp/libptcp.la \
+	src/tun/libtun.la src/crypto/libcrypto.la src/base/libbase.la $(OPENSSL_LIBS)
+tests_fuzz_fuzz_ctl_SOURCES = tests/fuzz/fuzz_ctl.c $(FUZZ_MAIN)
+tests_fuzz_fuzz_ctl_LDFLAGS = $(AM_LDFLAGS) $(FUZZ_LDFLAGS)
+tests_fuzz_fuzz_ctl_LDADD = src/ctl/libctl.la src/base/libbase.la $(JANSSON_LIBS)

@@ -1,0 +1,398 @@
+/* What the daemon keeps on disk, and whom it trusts. */
+#include "unit.h"
+#include "daemon/internal.h"
+#include "daemon/files.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* daemon.c is part of the program alone. */
+int daemon_monitor_send(struct daemon *d, struct tun_request *request)
+{
+	(void)d;
+	(void)request;
+	return 0;
+}
+
+void daemon_stop_now(struct daemon *d, int exit_status)
+{
+	(void)d;
+	(void)exit_status;
+}
+
+int daemon_random(void *user, void *out, size_t n_bytes)
+{
+	(void)user;
+	return crypto_random(out, n_bytes);
+}
+
+struct fixture {
+	char dir[64];
+	struct daemon_options options;
+	struct daemon d;
+	struct crypto_key *domain_key;
+	struct crypto_cert *domain_cert;
+};
+
+static void load(struct fixture *f)
+{
+	memset(&f->d, 0, sizeof(f->d));
+	f->d.options = &f->options;
+	TAILQ_INIT(&f->d.ops);
+	assert_int_equal(net_loop_new(&f->d.loop), 0);
+	assert_int_equal(identities_load(&f->d.identities, f->dir), 0);
+	assert_int_equal(domains_load(&f->d.domains, f->dir), 0);
+	assert_int_equal(peers_load(&f->d), 0);
+	assert_int_equal(requests_load(&f->d), 0);
+}
+
+static void unload(struct fixture *f)
+{
+	peers_fini(&f->d);
+	domains_fini(&f->d.domains);
+	identities_fini(&f->d.identities);
+	net_timer_disarm(&f->d.requests.save_timer);
+	net_loop_free(f->d.loop);
+}
+
+/* As after a crash: what was not on disk is gone. */
+static void restart(struct fixture *f)
+{
+	unload(f);
+	load(f);
+}
+
+static int setup(void **state)
+{
+	const struct log_config quiet = { .level = LOG_ERROR_ - 1 };
+	struct fixture *f = calloc(1, sizeof(*f));
+
+	log_setup(&quiet);
+	snprintf(f->dir, sizeof(f->dir), "/tmp/q2q-test-daemon.XXXXXX");
+	assert_non_null(mkdtemp(f->dir));
+	f->options.state_dir = f->dir;
+	load(f);
+	assert_int_equal(crypto_key_generate(CRYPTO_KEY_P256, &f->domain_key), 0);
+	assert_int_equal(crypto_cert_make_domain(f->domain_key, "b.test", wall_clock_s(), 365,
+						 &f->domain_cert),
+			 0);
+	*state = f;
+	return 0;
+}
+
+static void remove_tree(const char *path)
+{
+	DIR *dir = opendir(path);
+	struct dirent *entry;
+
+	while (dir && (entry = readdir(dir))) {
+		char child[1400];
+
+		if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
+			continue;
+		snprintf(child, sizeof(child), "%s/%s", path, entry->d_name);
+		if (unlink(child))
+			remove_tree(child);
+	}
+	if (dir)
+		closedir(dir);
+	rmdir(path);
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	unload(f);
+	remove_tree(f->dir);
+	crypto_cert_unref(f->domain_cert);
+	crypto_key_free(f->domain_key);
+	free(f);
+	return 0;
+}
+
+static struct q2q_address user(const char *text)
+{
+	struct q2q_address address;
+
+	assert_int_equal(q2q_user_parse(text, &address), 0);
+	return address;
+}
+
+static struct crypto_cert *issue(struct fixture *f, struct crypto_key *key, const char *address,
+				 int64_t now_s)
+{
+	struct crypto_cert *cert;
+	struct crypto_csr *csr;
+	struct buffer der;
+
+	buffer_init(&der, 4096, false);
+	assert_int_equal(crypto_csr_make(key, address, &der), 0);
+	assert_int_equal(crypto_csr_from_der(buffer_peek(&der), buffer_used(&der), &csr), 0);
+	assert_int_equal(
+		crypto_cert_issue(f->domain_cert, f->domain_key, csr, address, now_s, 30, &cert),
+		0);
+	crypto_csr_free(csr);
+	buffer_fini(&der);
+	return cert;
+}
+
+/* ---- files ---- */
+
+static int count_name(void *user_data, const char *name)
+{
+	assert_string_equal(name, "one");
+	++*(int *)user_data;
+	return 0;
+}
+
+static void a_file_is_replaced_whole_and_private(void **state)
+{
+	struct fixture *f = *state;
+	char path[FILES_PATH_BYTES], stale[FILES_PATH_BYTES + 16];
+	struct buffer back;
+	struct stat st;
+	int n = 0, fd;
+
+	assert_int_equal(files_path(path, f->dir, NULL, "one", ".txt"), 0);
+	assert_int_equal(files_write(path, "first content", 13), 0);
+	assert_int_equal(files_write(path, "second", 6), 0);
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_mode & 0777, 0600);
+	buffer_init(&back, 5, false);
+	assert_int_equal(files_read(path, &back), -EFBIG);
+	buffer_fini(&back);
+	buffer_init(&back, 6, false);
+	assert_int_equal(files_read(path, &back), 0);
+	assert_int_equal(buffer_used(&back), 6);
+	assert_memory_equal(buffer_peek(&back), "second", 6);
+	buffer_fini(&back);
+	/* What a crash in the middle of a write leaves is neither read nor kept. */
+	snprintf(stale, sizeof(stale), "%s.tmp-new", path);
+	fd = open(stale, O_WRONLY | O_CREAT, 0600);
+	assert_true(fd >= 0);
+	close(fd);
+	assert_int_equal(files_list(f->dir, ".txt", count_name, &n), 0);
+	assert_int_equal(n, 1);
+	assert_int_equal(access(stale, F_OK), -1);
+	assert_int_equal(files_remove(path), 0);
+	assert_int_equal(files_remove(path), 0);
+}
+
+/* ---- peers ---- */
+
+static void what_the_user_said_about_a_peer_survives(void **state)
+{
+	struct fixture *f = *state;
+	const struct q2q_address bob = user("bob@b.test");
+	struct peer *peer = peers_get(&f->d, &bob);
+	uint8_t spki[CRYPTO_HASH_BYTES];
+
+	memset(spki, 7, sizeof(spki));
+	peer->wanted = peer->allowed = peer->linked = true;
+	peer->path_mode = SESSION_PATH_RELAY;
+	peer->has_local4 = true;
+	memcpy(peer->local4, "\x64\x40\x01\x02", 4);
+	snprintf(peer->as, sizeof(peer->as), "alice@a.test");
+	assert_int_equal(peers_pin(&f->d, peer, spki), 0);
+	restart(f);
+	peer = peers_find(&f->d, "bob@b.test");
+	assert_non_null(peer);
+	assert_true(peer->wanted && peer->allowed && peer->linked && peer->pinned);
+	assert_false(peer->held);
+	assert_memory_equal(peer->spki, spki, sizeof(spki));
+	assert_int_equal(peer->path_mode, SESSION_PATH_RELAY);
+	assert_memory_equal(peer->local4, "\x64\x40\x01\x02", 4);
+	assert_string_equal(peer->as, "alice@a.test");
+	assert_int_equal(peers_forget(&f->d, peer), 0);
+	restart(f);
+	assert_null(peers_find(&f->d, "bob@b.test"));
+}
+
+static void a_file_that_cannot_be_read_is_left_alone(void **state)
+{
+	struct fixture *f = *state;
+	char path[FILES_PATH_BYTES];
+
+	peers_path(&f->d, "bob@b.test", path, sizeof(path));
+	assert_int_equal(files_write(path, "{\"allowed\":tru", 14), 0);
+	peers_path(&f->d, "no address", path, sizeof(path));
+	assert_int_equal(files_write(path, "{}", 2), 0);
+	restart(f);
+	assert_null(peers_find(&f->d, "bob@b.test"));
+	assert_int_equal(access(path, F_OK), 0);
+}
+
+static void a_permission_ends_when_its_time_is_over(void **state)
+{
+	struct fixture *f = *state;
+	const struct q2q_address bob = user("bob@b.test");
+	struct peer *peer = peers_get(&f->d, &bob);
+
+	assert_false(peer_is_allowed(peer));
+	peer->allowed = true;
+	assert_true(peer_is_allowed(peer));
+	peer->allowed_until_s = wall_clock_s() + 100;
+	assert_true(peer_is_allowed(peer));
+	peer->allowed_until_s = wall_clock_s() - 1;
+	assert_false(peer_is_allowed(peer));
+	peer->allowed_until_s = 0;
+	peer->held = true;
+	assert_false(peer_is_allowed(peer));
+}
+
+static void a_key_is_trusted_once_pinned_and_a_changed_one_never(void **state)
+{
+	struct fixture *f = *state;
+	const struct q2q_address bob = user("bob@b.test");
+	struct peer *peer = peers_get(&f->d, &bob);
+	struct crypto_key *key, *other_key;
+	struct crypto_cert *cert, *other, *expired, *carol;
+	char old[CRYPTO_FINGERPRINT_BYTES], new[CRYPTO_FINGERPRINT_BYTES];
+	struct problem p;
+
+	assert_int_equal(crypto_key_generate(CRYPTO_KEY_P256, &key), 0);
+	assert_int_equal(crypto_key_generate(CRYPTO_KEY_P256, &other_key), 0);
+	cert = issue(f, key, "bob@b.test", wall_clock_s());
+	other = issue(f, other_key, "bob@b.test", wall_clock_s());
+	carol = issue(f, key, "carol@b.test", wall_clock_s());
+	expired = issue(f, key, "bob@b.test", wall_clock_s() - 100 * 86400);
+
+	assert_int_equal(peers_judge(&f->d, peer, cert, &p), PEER_DISTRUSTED); /* domain unknown */
+	assert_non_null(strstr(p.error, "b.test"));
+	assert_int_equal(domains_set(&f->d.domains, "b.test", f->domain_cert), 0);
+	assert_int_equal(peers_judge(&f->d, peer, cert, &p), PEER_UNPINNED);
+	assert_int_equal(peers_pin(&f->d, peer, crypto_cert_spki_hash(cert)), 0);
+	assert_int_equal(peers_judge(&f->d, peer, cert, &p), PEER_TRUSTED);
+	assert_int_equal(peers_judge(&f->d, peer, carol, &p), PEER_DISTRUSTED);
+	assert_int_equal(peers_judge(&f->d, peer, expired, &p), PEER_DISTRUSTED);
+
+	assert_int_equal(peers_judge(&f->d, peer, other, &p), PEER_DISTRUSTED);
+	assert_int_equal(p.code, CTL_UNTRUSTED);
+	crypto_cert_fingerprint(cert, old);
+	crypto_cert_fingerprint(other, new);
+	assert_non_null(strstr(p.error, old));
+	assert_non_null(strstr(p.error, new));
+	assert_non_null(strstr(p.error, "known-peers/bob@b.test.json"));
+	assert_non_null(strstr(p.hint, "q2q-tun peers pin bob@b.test SHA256:"));
+
+	crypto_cert_unref(cert);
+	crypto_cert_unref(other);
+	crypto_cert_unref(expired);
+	crypto_cert_unref(carol);
+	crypto_key_free(key);
+	crypto_key_free(other_key);
+}
+
+/* ---- domains, identities ---- */
+
+static void a_pinned_domain_and_its_server_survive(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_int_equal(domains_set(&f->d.domains, "b.test", f->domain_cert), 0);
+	assert_int_equal(domains_set_server(&f->d.domains, "b.test", "192.0.2.1:8788"), 0);
+	restart(f);
+	assert_non_null(domains_pin(&f->d.domains, "b.test"));
+	assert_true(crypto_cert_same_key(domains_pin(&f->d.domains, "b.test"), f->domain_cert));
+	assert_string_equal(domains_server(&f->d.domains, "b.test"), "192.0.2.1:8788");
+	assert_int_equal(domains_forget(&f->d.domains, "b.test"), 0);
+	restart(f);
+	assert_null(domains_pin(&f->d.domains, "b.test"));
+}
+
+static void a_key_without_certificate_is_used_again_after_a_crash(void **state)
+{
+	struct fixture *f = *state;
+	const struct q2q_address bob = user("bob@b.test");
+	uint8_t first[CRYPTO_HASH_BYTES], second[CRYPTO_HASH_BYTES], third[CRYPTO_HASH_BYTES];
+	struct crypto_key *key;
+
+	assert_int_equal(identities_pending_key(&f->d.identities, &bob, false, &key), 0);
+	crypto_key_spki_hash(key, first);
+	crypto_key_free(key);
+	restart(f);
+	assert_int_equal(identities_pending_key(&f->d.identities, &bob, false, &key), 0);
+	crypto_key_spki_hash(key, second);
+	crypto_key_free(key);
+	assert_memory_equal(first, second, sizeof(first));
+	assert_int_equal(identities_pending_key(&f->d.identities, &bob, true, &key), 0);
+	crypto_key_spki_hash(key, third);
+	crypto_key_free(key);
+	assert_memory_not_equal(first, third, sizeof(first));
+}
+
+static void an_identity_survives_and_can_be_replaced(void **state)
+{
+	struct fixture *f = *state;
+	const struct q2q_address bob = user("bob@b.test");
+	struct identity *id, *again;
+	struct crypto_cert *cert;
+	struct crypto_key *key;
+
+	assert_null(identities_default(&f->d.identities, NULL));
+	assert_int_equal(identities_pending_key(&f->d.identities, &bob, false, &key), 0);
+	cert = issue(f, key, "bob@b.test", wall_clock_s());
+	assert_int_equal(identities_add(&f->d.identities, &bob, cert, key, &id), 0);
+	assert_ptr_equal(identities_default(&f->d.identities, NULL), id);
+	restart(f);
+	id = identities_find(&f->d.identities, "bob@b.test");
+	assert_non_null(id);
+	assert_true(crypto_cert_matches_key(id->cert, key));
+	crypto_cert_unref(cert);
+	cert = issue(f, key, "bob@b.test", wall_clock_s() + 5);
+	assert_int_equal(identities_add(&f->d.identities, &bob, cert, key, &again), 0);
+	assert_ptr_equal(again, id);
+	assert_int_equal(f->d.identities.n, 1);
+	crypto_cert_unref(cert);
+	crypto_key_free(key);
+}
+
+/* ---- requests ---- */
+
+static void the_list_of_requests_is_bounded_and_survives(void **state)
+{
+	struct fixture *f = *state;
+
+	for (unsigned i = 0; i < REQUESTS_MAX + 50; i++) {
+		char text[64];
+		struct q2q_address address;
+
+		snprintf(text, sizeof(text), "u%u@b.test", i);
+		address = user(text);
+		requests_note(&f->d, &address, NULL);
+		/* Time passes: otherwise they are all as old. */
+		f->d.requests.list[f->d.requests.n - 1].last_s -=
+			i < REQUESTS_MAX ? (int64_t)(REQUESTS_MAX - i) : 0;
+	}
+	assert_int_equal(f->d.requests.n, REQUESTS_MAX);
+	requests_save(&f->d);
+	restart(f);
+	assert_int_equal(f->d.requests.n, REQUESTS_MAX);
+	assert_non_null(requests_find(&f->d, "u300@b.test"));
+	assert_null(requests_find(&f->d, "u3@b.test"));
+	requests_remove(&f->d, "u300@b.test");
+	restart(f);
+	assert_null(requests_find(&f->d, "u300@b.test"));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+		TEST(a_file_is_replaced_whole_and_private),
+		TEST(what_the_user_said_about_a_peer_survives),
+		TEST(a_file_that_cannot_be_read_is_left_alone),
+		TEST(a_permission_ends_when_its_time_is_over),
+		TEST(a_key_is_trusted_once_pinned_and_a_changed_one_never),
+		TEST(a_pinned_domain_and_its_server_survive),
+		TEST(a_key_without_certificate_is_used_again_after_a_crash),
+		TEST(an_identity_survives_and_can_be_replaced),
+		TEST(the_list_of_requests_is_bounded_and_survives),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
