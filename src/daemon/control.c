@@ -126,6 +126,34 @@ bool op_user(struct op *op, const char *name, struct q2q_address *ret_address)
 	return false;
 }
 
+struct peer *op_peer(struct op *op)
+{
+	struct q2q_address address;
+	struct peer *peer;
+
+	if (!op_user(op, "address", &address))
+		return NULL;
+	peer = peers_find(op->daemon, address.text);
+	if (!peer)
+		op_failf(op, CTL_NOT_FOUND,
+			 "q2q-tun peers lists those that are; q2q-tun up ADDRESS "
+			 "adds one",
+			 "%s is not known here", address.text);
+	return peer;
+}
+
+void op_ask_domain(struct op *op, const char *domain, struct crypto_cert *cert)
+{
+	char fingerprint[CRYPTO_FINGERPRINT_BYTES], text[2048];
+
+	snprintf(text, sizeof(text),
+		 "The identity server of %s is not known to this machine yet.\n"
+		 "Its key fingerprint is %s.\n"
+		 "Compare it with what its operator says: the key is trusted from now on.",
+		 domain, crypto_cert_fingerprint(cert, fingerprint));
+	op_ask(op, CTL_ASK_TRUST_DOMAIN, domain, fingerprint, text);
+}
+
 void control_link_changed(struct daemon *d, struct link *link)
 {
 	struct op *op, *next;

@@ -145,6 +145,10 @@ int domains_forget(struct domains *domains, const char *domain)
 
 	if (!r)
 		r = files_remove(path);
+	if (!r)
+		r = files_path(path, domains->state_dir, "known-domains", domain, ".server");
+	if (!r)
+		r = files_remove(path);
 	if (!r && known)
 		known_free(domains, known);
 	return r;

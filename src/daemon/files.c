@@ -28,22 +28,27 @@ int files_make_dir(const char *path)
 int files_read(const char *path, struct buffer *out)
 {
 	_cleanup_(closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	uint8_t *room;
+	uint8_t *room, beyond;
 	ssize_t n;
 	int r;
 
 	if (fd < 0)
 		return -errno;
-	do {
-		r = buffer_reserve(out, 4096, &room);
+	for (;;) {
+		const size_t left = out->max_bytes - buffer_used(out);
+		const size_t chunk = min_size(left, 4096);
+
+		/* Full: one more byte would be too many. */
+		r = chunk ? buffer_reserve(out, chunk, &room) : 0;
 		if (r)
-			return r == -ENOBUFS ? -EFBIG : r;
-		n = read(fd, room, 4096);
-		if (n < 0)
-			return -errno;
+			return r;
+		n = read(fd, chunk ? room : &beyond, chunk ? chunk : 1);
+		if (n <= 0)
+			return n < 0 ? -errno : 0;
+		if (chunk == 0)
+			return -EFBIG;
 		buffer_commit(out, (size_t)n);
-	} while (n > 0);
-	return 0;
+	}
 }
 
 static int write_all(int fd, const uint8_t *data, size_t n_bytes)

@@ -6,10 +6,12 @@
  *   files.c       the state directory             identities.c  who we are
  *   domains.c     pinned domains                  peers.c       whom we know
  *   requests.c    who asked in vain               serverlink.c  one control connection
- *   hub.c         the connections that we keep, inbound, signals
- *   links.c       one peer's session, device, packets
+ *   hub.c         the connections that we keep    ask.c         asking for peers
+ *   inbound.c     what servers ask and tell
+ *   links.c       one peer's session and its pump
+ *   device.c      its TUN device                  status.c      what people see of it
  *   udp.c         sockets, who gets a datagram    gather.c      our addresses, STUN
- *   control.c     the control socket              commands.c, enroll.c  what it can do
+ *   control.c     the control socket              commands_*.c, enroll.c  what it can do
  *   names.c       the socket of libnss_q2q        logring.c     the last lines of the log
  */
 #ifndef DAEMON_INTERNAL_H
@@ -191,6 +193,17 @@ struct hub_link {
 };
 LIST_HEAD(hub_list, hub_link);
 
+#define HUB_PROTOCOL "q2q-tun" /* what we listen for */
+
+/* ask.c: what hub_ask() started. */
+enum session_why ask_why(const struct problem *problem);
+void ask_failed(struct link *link, enum session_why why, const struct problem *problem);
+void ask_send(struct hub_link *h, struct link *link);
+bool ask_trusts_new(struct link *link); /* somebody said in advance that a new key is fine */
+void ask_answered(struct hub_link *h, const struct q2q_event *event);
+void ask_error(struct hub_link *h, const struct q2q_event *event);
+/* inbound.c: a call of the server. */
+void hub_call(struct hub_link *h, const struct q2q_event *event);
 int hub_start(struct daemon *d); /* own connections of all identities */
 void hub_stop(struct daemon *d);
 /* An identity came, or has a new certificate. */
@@ -247,6 +260,12 @@ struct link {
 };
 LIST_HEAD(link_list, link);
 
+/* device.c: chooses link->shown; asks the monitor for the device; reads it, or not; writes it. */
+int link_choose_addresses(struct link *link);
+int link_device_ask(struct link *link);
+void link_device_close(struct link *link);
+void link_device_want(struct link *link, bool wanted);
+void link_device_write(struct link *link, const struct session_frame *frame);
 /* Finds or makes the link of a peer; problem says why not. */
 struct link *links_get(struct daemon *d, struct peer *peer, struct problem *ret_problem);
 /* At once; sends nothing, so close the session first. */
@@ -403,6 +422,12 @@ op_fn command_register, command_authorize, command_identity_list, command_identi
 	command_requests, command_ping, command_log, command_monitor, command_version;
 /* The address argument, checked; false: the op has ended. */
 bool op_user(struct op *op, const char *name, struct q2q_address *ret_address);
+/* The peer that the address argument names; NULL: the op has ended. */
+struct peer *op_peer(struct op *op);
+/* Asks whether the server of a domain is the right one. */
+void op_ask_domain(struct op *op, const char *domain, struct crypto_cert *cert);
+/* What the commands say about an identity. */
+json_t *identities_json(struct daemon *d, const struct identity *identity);
 
 /* ---- names, log ---- */
 

@@ -9,11 +9,8 @@
 #include "daemon/internal.h"
 
 #include <stdio.h>
-#include <sys/uio.h>
-#include <unistd.h>
 
-#define TUN_READS_PER_WAKE_UP 64
-#define PUMP_ROUNDS_MAX       32 /* then others get their turn */
+#define PUMP_ROUNDS_MAX 32 /* then others get their turn */
 
 /* ---- attempts ---- */
 
@@ -97,209 +94,6 @@ bool links_problem(struct link *link, struct problem *ret_problem)
 	return true;
 }
 
-/* ---- device ---- */
-
-static void device_close(struct link *link)
-{
-	struct tun_request request = { .type = TUN_REQUEST_LINK_DELETE, .slot = link->slot };
-
-	net_watch_fini(&link->tun_watch);
-	closep(&link->tun_fd);
-	link->tun_fd = -1;
-	if (link->device == DEVICE_READY || link->device == DEVICE_ASKED)
-		daemon_monitor_send(link->daemon, &request);
-	link->device = DEVICE_NONE;
-	link->daemon->device_changed_us = net_loop_now_us(link->daemon->loop);
-}
-
-static bool slot_taken(const struct daemon *d, uint32_t slot)
-{
-	const struct link *link;
-
-	LIST_FOREACH (link, &d->links, entry)
-		if (link->slot == slot)
-			return true;
-	return false;
-}
-
-static int device_ask(struct link *link)
-{
-	struct tun_request request = { .type = TUN_REQUEST_LINK_CREATE,
-				       .slot = link->slot,
-				       .addresses = link->shown };
-	int r;
-
-	tun_name_from_address(link->peer->address.text, request.ifname);
-	snprintf(request.alias, sizeof(request.alias), "%.*s", (int)sizeof(request.alias) - 1,
-		 link->peer->address.text);
-	link->device_request = request.id = ++link->daemon->monitor_id;
-	link->device = DEVICE_ASKED;
-	r = daemon_monitor_send(link->daemon, &request);
-	if (r)
-		link->device = DEVICE_FAILED;
-	return r;
-}
-
-static void on_tun(void *user, unsigned ready);
-
-void links_on_reply(struct daemon *d, const struct tun_reply *reply, int fd)
-{
-	struct link *link;
-
-	LIST_FOREACH (link, &d->links, entry)
-		if (link->device == DEVICE_ASKED && link->device_request == reply->id)
-			break;
-	if (!link) {
-		closep(&fd); /* of a link that went meanwhile */
-		return;
-	}
-	if (reply->status || fd < 0) {
-		closep(&fd);
-		link->device = DEVICE_FAILED;
-		problem_set(&link->problem, CTL_FAILED,
-			    "cannot make the network interface for %s: %s",
-			    link->peer->address.text, strerror(-reply->status));
-		problem_hint(&link->problem, "does /dev/net/tun exist? Is the kernel module tun "
-					     "loaded?");
-		log_error("%s: %s", link->peer->address.text, link->problem.error);
-		control_link_changed(d, link);
-		return;
-	}
-	link->device = DEVICE_READY;
-	d->device_changed_us = net_loop_now_us(d->loop);
-	link->tun_fd = fd;
-	link->features = reply->features;
-	snprintf(link->ifname, sizeof(link->ifname), "%s", reply->ifname);
-	net_watch_init(&link->tun_watch, d->loop, fd, on_tun, link);
-	session_set_device(link->session, &link->shown, link->features);
-	log_debug("%s: interface %s", link->peer->address.text, link->ifname);
-	links_pump(link);
-	control_link_changed(d, link);
-}
-
-/* ---- virtual addresses ---- */
-
-struct taken {
-	struct daemon *daemon;
-	const struct peer *self;
-};
-
-static bool address_taken(void *user, const uint8_t ip4[static 4])
-{
-	const struct taken *t = user;
-	struct link *link;
-
-	LIST_FOREACH (link, &t->daemon->links, entry)
-		if (link->peer != t->self &&
-		    (!memcmp(link->shown.peer4, ip4, 4) || !memcmp(link->shown.own4, ip4, 4)))
-			return true;
-	return tun_route_taken4(ip4) == 1;
-}
-
-static bool own_taken(void *user, const uint8_t ip4[static 4])
-{
-	const struct taken *t = user;
-	struct link *link;
-
-	/* Our own address stands on every interface of that identity. */
-	LIST_FOREACH (link, &t->daemon->links, entry)
-		if (!memcmp(link->shown.own4, ip4, 4))
-			return false;
-	return tun_route_taken4(ip4) == 1;
-}
-
-static int choose_addresses(struct link *link)
-{
-	struct taken taken = { .daemon = link->daemon, .self = link->peer };
-	struct peer *peer = link->peer;
-	struct vip own, other;
-	int r = vip_from_address(link->identity->address.text, &own);
-
-	if (!r)
-		r = vip_from_address(peer->address.text, &other);
-	if (!r)
-		r = vip_choose4(link->identity->address.text, own_taken, &taken, link->shown.own4);
-	if (r)
-		return r;
-	memcpy(link->shown.own6, own.ip6, sizeof(own.ip6));
-	memcpy(link->shown.peer6, other.ip6, sizeof(other.ip6));
-	/* What the user saw before stays, as long as it is free. */
-	if (peer->has_local4 && !address_taken(&taken, peer->local4)) {
-		memcpy(link->shown.peer4, peer->local4, sizeof(peer->local4));
-		return 0;
-	}
-	r = vip_choose4(peer->address.text, address_taken, &taken, link->shown.peer4);
-	if (r)
-		return r;
-	peer->has_local4 = memcmp(link->shown.peer4, other.ip4, sizeof(other.ip4)) != 0;
-	memcpy(peer->local4, link->shown.peer4, sizeof(peer->local4));
-	if (peer->has_local4)
-		log_note("%s: its IPv4 address is in use here already; it is shown as %u.%u.%u.%u",
-			 peer->address.text, peer->local4[0], peer->local4[1], peer->local4[2],
-			 peer->local4[3]);
-	return peers_save(link->daemon, peer);
-}
-
-/* ---- packets from the device ---- */
-
-static void tun_want(struct link *link, bool wanted)
-{
-	if (link->device == DEVICE_READY && link->tun_wanted != wanted &&
-	    !net_watch_want(&link->tun_watch, wanted ? NET_READ : 0))
-		link->tun_wanted = wanted;
-}
-
-static void device_lost(struct link *link)
-{
-	log_error("%s: the interface %s is gone", link->peer->address.text, link->ifname);
-	device_close(link);
-	device_ask(link);
-}
-
-static void on_tun(void *user, unsigned ready)
-{
-	static uint8_t discard[TUN_FRAME_BYTES];
-	struct link *link = user;
-	const uint64_t now_us = net_loop_now_us(link->daemon->loop);
-
-	(void)ready;
-	for (unsigned i = 0; i < TUN_READS_PER_WAKE_UP; i++) {
-		uint8_t *room = discard;
-		const int how = session_tun_room(link->session, &room);
-		int n;
-
-		if (how == SESSION_BLOCKED) {
-			tun_want(link, false);
-			break;
-		}
-		n = tun_device_read(link->tun_fd, link->features, room, TUN_FRAME_BYTES);
-		if (how == 0)
-			session_tun_commit(link->session, n > 0 ? (size_t)n : 0, now_us);
-		if (n == -EBADFD) {
-			device_lost(link);
-			break;
-		}
-		if (n <= 0)
-			break;
-	}
-	links_pump(link);
-}
-
-/* ---- packets to the device ---- */
-
-static void tun_write(struct link *link, const struct session_frame *frame)
-{
-	const bool vnet = link->features & TUN_FEATURE_VNET;
-	const struct iovec parts[] = {
-		{ .iov_base = (void *)(uintptr_t)frame->header, .iov_len = TUN_VNET_BYTES },
-		{ .iov_base = (void *)(uintptr_t)frame->packet, .iov_len = frame->packet_bytes },
-	};
-
-	if (link->device != DEVICE_READY ||
-	    writev(link->tun_fd, vnet ? parts : parts + 1, vnet ? 2 : 1) < 0)
-		link->tun_write_dropped++;
-}
-
 /* ---- events ---- */
 
 static json_t *state_event(const struct link *link, const struct session_status *status)
@@ -345,7 +139,7 @@ static void on_state(struct link *link, const struct session_event *event)
 			 status.why_text);
 	}
 	/* Blocked while connecting: go on. */
-	tun_want(link, true);
+	link_device_want(link, true);
 	control_event(link->daemon, state_event(link, &status));
 	control_link_changed(link->daemon, link);
 }
@@ -407,7 +201,7 @@ static void on_session_event(struct link *link, const struct session_event *even
 		on_pong(link, event);
 		return;
 	case SESSION_EVENT_TUN_ROOM:
-		tun_want(link, true);
+		link_device_want(link, true);
 		return;
 	case SESSION_EVENT_WANT_SOCKET:
 		want_socket(link);
@@ -458,7 +252,7 @@ void links_pump_now(struct link *link)
 	do {
 		moved = false;
 		while (session_tun_next(link->session, &frame))
-			tun_write(link, &frame);
+			link_device_write(link, &frame);
 		while (session_next_event(link->session, &event)) {
 			on_session_event(link, &event);
 			moved = true;
@@ -543,7 +337,7 @@ static int make_session(struct link *link)
 		.own_key = link->identity->key,
 		.shown = link->shown,
 		.verify = verify_peer,
-		.random = daemon_random,
+		.random_bytes = daemon_random,
 		.refuse = refuse_address,
 		.trace = trace,
 		.user = link,
@@ -551,6 +345,16 @@ static int make_session(struct link *link)
 	};
 
 	return session_new(&config, net_loop_now_us(link->daemon->loop), &link->session);
+}
+
+static bool slot_taken(const struct daemon *d, uint32_t slot)
+{
+	const struct link *link;
+
+	LIST_FOREACH (link, &d->links, entry)
+		if (link->slot == slot)
+			return true;
+	return false;
 }
 
 static int link_make(struct daemon *d, struct peer *peer, struct identity *identity,
@@ -570,7 +374,7 @@ static int link_make(struct daemon *d, struct peer *peer, struct identity *ident
 		link->slot++;
 	net_timer_init(&link->timer, d->loop, on_timer, link);
 	net_soon_init(&link->pump, d->loop, on_soon, link);
-	r = link->slot < TUN_SLOTS_MAX ? choose_addresses(link) : -ENOSPC;
+	r = link->slot < TUN_SLOTS_MAX ? link_choose_addresses(link) : -ENOSPC;
 	if (!r)
 		r = make_session(link);
 	if (r) {
@@ -581,7 +385,7 @@ static int link_make(struct daemon *d, struct peer *peer, struct identity *ident
 	peer->link = link;
 	session_set_path_mode(link->session, peer->path_mode, net_loop_now_us(d->loop));
 	gather_tell(d, link);
-	r = device_ask(link);
+	r = link_device_ask(link);
 	if (r) {
 		links_free(link);
 		return r;
@@ -621,7 +425,7 @@ void links_free(struct link *link)
 	for (unsigned i = 1; i < UDP_SOCKETS_MAX; i++)
 		if (link->daemon->udp.sockets[i].owner == link)
 			udp_close(link->daemon, (uint8_t)i);
-	device_close(link);
+	link_device_close(link);
 	net_timer_disarm(&link->timer);
 	net_soon_cancel(&link->pump);
 	session_free(link->session);
@@ -714,109 +518,4 @@ struct link *links_by_id(struct daemon *d, const char *id)
 		if (session_has_id(link->session, id))
 			return link;
 	return NULL;
-}
-
-/* ---- status ---- */
-
-static json_t *status_path(struct daemon *d, const struct session_status *s)
-{
-	struct endpoint from;
-	char local[ENDPOINT_TEXT_BYTES] = "", remote[ENDPOINT_TEXT_BYTES] = "";
-
-	if (s->state != SESSION_UP || !s->has_path)
-		return json_null();
-	if (!s->relay) {
-		from = udp_local_for(d, s->socket, &s->remote);
-		endpoint_format(&from, local);
-		endpoint_format(&s->remote, remote);
-	}
-	return json_pack("{s:s,s:s,s:s,s:I,s:i,s:b}", "kind", s->relay ? "relay-tcp" : "direct-udp",
-			 "local", local, "remote", remote, "rtt_us", (json_int_t)s->rtt_us, "mtu",
-			 (int)s->mtu_bytes, "same_lan", s->same_lan);
-}
-
-static const char *state_text(const struct peer *peer, const struct session_status *s)
-{
-	switch (s->state) {
-	case SESSION_UP:
-		return "up";
-	case SESSION_DOWN:
-	case SESSION_CLOSING:
-		return "down";
-	case SESSION_WAITING:
-		return peer->wanted ? "connecting" : "down";
-	default:
-		return "connecting";
-	}
-}
-
-static const char *ip4_text(const uint8_t ip4[static 4], char out[static IP_TEXT_BYTES])
-{
-	struct ip_address ip = { .family = FAMILY_IPV4 };
-
-	memcpy(ip.bytes, ip4, 4);
-	return ip_format(&ip, out);
-}
-
-static const char *ip6_text(const uint8_t ip6[static 16], char out[static IP_TEXT_BYTES])
-{
-	struct ip_address ip = { .family = FAMILY_IPV6 };
-
-	memcpy(ip.bytes, ip6, 16);
-	return ip_format(&ip, out);
-}
-
-static json_t *status_without_link(const struct peer *peer)
-{
-	char v4[IP_TEXT_BYTES], v6[IP_TEXT_BYTES];
-	struct vip vip;
-
-	if (vip_from_address(peer->address.text, &vip))
-		return NULL;
-	return json_pack("{s:s,s:s,s:n,s:s,s:s,s:n,s:I,s:I,s:I,s:I,s:I,s:s}", "address",
-			 peer->address.text, "state", "down", "interface", "ipv4",
-			 ip4_text(peer->has_local4 ? peer->local4 : vip.ip4, v4), "ipv6",
-			 ip6_text(vip.ip6, v6), "path", "since", (json_int_t)0, "bytes_sent",
-			 (json_int_t)0, "bytes_received", (json_int_t)0, "packets_lost",
-			 (json_int_t)0, "packets_retransmitted", (json_int_t)0, "reason",
-			 peer->held ? "taken down on this machine" : "nobody asked for it");
-}
-
-/* Figures that explain the rest; scripts may use them, but they may change. */
-static json_t *status_detail(const struct link *link, const struct session_status *s)
-{
-	return json_pack(
-		"{s:s,s:s,s:b,s:s,s:s?,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "session",
-		session_state_name(s->state), "why", session_why_name(s->why), "rendezvous",
-		s->has_rendezvous, "tls", s->tls, "nat", s->has_nat ? s->nat.reason : NULL,
-		"nat_local", nat_mapping_name(s->nat.local_mapping), "nat_remote",
-		nat_mapping_name(s->nat.remote_mapping), "tun_bad", (json_int_t)s->tun_bad,
-		"tun_discarded", (json_int_t)s->tun_discard, "tun_write_dropped",
-		(json_int_t)link->tun_write_dropped, "peer_bad", (json_int_t)s->peer_bad,
-		"datagrams_bad", (json_int_t)s->datagrams_bad, "messages_abandoned",
-		(json_int_t)s->ptcp.messages_abandoned, "messages_dropped",
-		(json_int_t)(s->ptcp.messages_dropped_queue + s->ptcp.messages_dropped_memory));
-}
-
-json_t *links_status(struct daemon *d, struct peer *peer)
-{
-	char v4[IP_TEXT_BYTES], v6[IP_TEXT_BYTES];
-	struct link *link = peer->link;
-	struct problem problem = { .error = "" };
-	struct session_status s;
-
-	if (!link)
-		return status_without_link(peer);
-	session_get_status(link->session, &s);
-	links_problem(link, &problem);
-	return json_pack("{s:s,s:s,s:s?,s:s,s:s,s:o,s:I,s:I,s:I,s:I,s:I,s:s,s:s,s:o}", "address",
-			 peer->address.text, "state", state_text(peer, &s), "interface",
-			 link->device == DEVICE_READY ? link->ifname : NULL, "ipv4",
-			 ip4_text(link->shown.peer4, v4), "ipv6", ip6_text(link->shown.peer6, v6),
-			 "path", status_path(d, &s), "since", (json_int_t)link->since_s,
-			 "bytes_sent", (json_int_t)s.tun_sent_bytes, "bytes_received",
-			 (json_int_t)s.tun_received_bytes, "packets_lost",
-			 (json_int_t)s.ptcp.packets_lost, "packets_retransmitted",
-			 (json_int_t)s.ptcp.fragments_resent, "reason", problem.error, "device",
-			 s.device, "detail", status_detail(link, &s));
 }

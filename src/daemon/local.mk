@@ -3,8 +3,13 @@ noinst_LTLIBRARIES += src/daemon/libdaemon.la
 src_daemon_libdaemon_la_SOURCES = \
 	src/daemon/daemon.h \
 	src/daemon/internal.h \
-	src/daemon/commands.c \
+	src/daemon/ask.c \
+	src/daemon/commands_identity.c \
+	src/daemon/commands_links.c \
+	src/daemon/commands_trust.c \
+	src/daemon/commands_watch.c \
 	src/daemon/control.c \
+	src/daemon/device.c \
 	src/daemon/domains.c \
 	src/daemon/domains.h \
 	src/daemon/enroll.c \
@@ -14,6 +19,7 @@ src_daemon_libdaemon_la_SOURCES = \
 	src/daemon/hub.c \
 	src/daemon/identities.c \
 	src/daemon/identities.h \
+	src/daemon/inbound.c \
 	src/daemon/links.c \
 	src/daemon/logring.c \
 	src/daemon/names.c \
@@ -22,6 +28,7 @@ src_daemon_libdaemon_la_SOURCES = \
 	src/daemon/problem.c \
 	src/daemon/requests.c \
 	src/daemon/serverlink.c \
+	src/daemon/status.c \
 	src/daemon/udp.c
 
 sbin_PROGRAMS += src/daemon/q2q-tund

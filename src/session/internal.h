@@ -1,6 +1,8 @@
 /*
  * The inside of a session, shared by its files:
- *   session.c     life, states, time, figures
+ *   session.c     life, time, figures
+ *   states.c      the table of states, retries
+ *   association.c the association and what it tells
  *   rendezvous.c  asking, answering, offers, signals
  *   paths.c       path ids, datagrams in and out, the relay
  *   packets.c     packets of the device
@@ -139,13 +141,18 @@ struct session {
 	uint64_t tun_bad, tun_discard, peer_bad;
 };
 
-/* session.c */
+/* states.c */
+/* Is another rendezvous needed, by us? Where only the peer wants the link, it asks. */
+bool session_needs_rendezvous(const struct session *s);
 void session_dispatch(struct session *s, enum session_input input, const char *because,
 		      uint64_t now_us);
 void session_event_push(struct session *s, const struct session_event *event);
 void session_set_why(struct session *s, enum session_why why, const char *text);
 /* Plans the next attempt, the later the more have failed. */
 void session_plan_retry(struct session *s, enum session_why why, uint64_t now_us);
+/* association.c */
+/* It is over, and the peer knows or will not hear. */
+void session_finish_close(struct session *s, uint64_t now_us);
 /* A new association from s->open; the old one is dropped. */
 int session_start_association(struct session *s, uint64_t now_us);
 void session_drop_association(struct session *s);

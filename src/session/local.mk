@@ -3,6 +3,7 @@ noinst_LTLIBRARIES += src/session/libsession.la
 src_session_libsession_la_SOURCES = \
 	src/session/session.h \
 	src/session/internal.h \
+	src/session/association.c \
 	src/session/keys.c \
 	src/session/keys.h \
 	src/session/offer.c \
@@ -10,4 +11,5 @@ src_session_libsession_la_SOURCES = \
 	src/session/paths.c \
 	src/session/rendezvous.c \
 	src/session/session.c \
+	src/session/states.c \
 	src/session/vip.c

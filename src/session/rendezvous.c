@@ -103,9 +103,10 @@ static int open_offer(const struct session *s, const struct rendezvous *r, const
 /* Our secrets for this rendezvous. */
 static int make_own(struct session *s, struct rendezvous *r)
 {
-	int result = s->config.random(s->config.user, r->own_share, sizeof(r->own_share));
+	int result = s->config.random_bytes(s->config.user, r->own_share, sizeof(r->own_share));
 
-	return result ? result : s->config.random(s->config.user, r->own_cid, sizeof(r->own_cid));
+	return result ? result
+		      : s->config.random_bytes(s->config.user, r->own_cid, sizeof(r->own_cid));
 }
 
 static void make_offer(struct session *s, const struct rendezvous *r, struct offer *offer)
@@ -219,7 +220,7 @@ int rendezvous_make_agent(struct session *s, uint64_t now_us)
 		return 0;
 	r = keys_probe(&keys, config.key);
 	if (!r)
-		r = s->config.random(s->config.user, &config.seed, sizeof(config.seed));
+		r = s->config.random_bytes(s->config.user, &config.seed, sizeof(config.seed));
 	if (!r)
 		r = nat_agent_new(&config, now_us, &s->nat);
 	secret_wipe(config.key, sizeof(config.key));
@@ -274,7 +275,7 @@ void rendezvous_ask(struct session *s, uint64_t now_us)
 	struct session_event event = { .type = SESSION_EVENT_ASK };
 	uint8_t random[OFFER_ID_BYTES / 2];
 
-	if (s->config.random(s->config.user, random, sizeof(random))) {
+	if (s->config.random_bytes(s->config.user, random, sizeof(random))) {
 		session_plan_retry(s, SESSION_WHY_PROTOCOL, now_us);
 		return;
 	}
@@ -393,7 +394,7 @@ static int make_reply(struct session *s, const struct session_inbound *inbound,
 {
 	uint8_t random[OFFER_ID_BYTES / 2];
 	struct offer own;
-	int r = s->config.random(s->config.user, random, sizeof(random));
+	int r = s->config.random_bytes(s->config.user, random, sizeof(random));
 
 	if (!r)
 		r = make_own(s, &s->pending);

@@ -57,7 +57,7 @@ enum {
 	OFFER_PLAIN_BYTES_MAX = 2048,
 };
 
-/* What one end tells the other inside a sealed message; doc/q2q-extensions.md, "Offers". */
+/* What one end tells the other inside a sealed message; doc/session.md, "Offers". */
 struct offer {
 	bool has_share; /* the first of an end; then cid is there too. Else a trickle */
 	uint8_t share[OFFER_SHARE_BYTES];
@@ -160,8 +160,8 @@ struct session_config {
 	/* Judges the certificate that the peer shows in TLS, which has the key of the rendezvous:
 	 * 0 or an enum crypto_verify. */
 	int (*verify)(void *user, struct crypto_cert *cert);
-	int (*random)(void *user, void *out, size_t n_bytes);    /* 0 or a fault */
-	bool (*refuse)(void *user, const struct ip_address *ip); /* as nat_config; may be NULL */
+	int (*random_bytes)(void *user, void *out, size_t n_bytes); /* 0 or a fault */
+	bool (*refuse)(void *user, const struct ip_address *ip);    /* as nat_config; may be NULL */
 	void (*trace)(void *user, const char *what, const char *from, const char *to,
 		      const char *because); /* may be NULL; must not call back */
 	void *user;

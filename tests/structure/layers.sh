@@ -27,7 +27,7 @@ check_folder() {
         echo "src/$1 has no line in the picture"
         return
     fi
-    grep -noE '^#include "[a-z0-9_]+/' "$1"/*.[ch] 2>/dev/null |
+    grep -HnoE '^#include "[a-z0-9_]+/' "$1"/*.[ch] 2>/dev/null |
         while IFS=: read -r file number include; do
             other=$(echo "$include" | sed -E 's/#include "//; s,/$,,')
             [ "$other" = "$1" ] && continue
@@ -37,7 +37,7 @@ check_folder() {
             fi
         done
     # What is private to a folder stays there: from outside only FOLDER/FOLDER.h (base has names.h too).
-    grep -nE '^#include "[a-z0-9_]+/[a-z0-9_]+\.h"' "$1"/*.[ch] 2>/dev/null |
+    grep -HnE '^#include "[a-z0-9_]+/[a-z0-9_]+\.h"' "$1"/*.[ch] 2>/dev/null |
         while IFS=: read -r file number include; do
             path=$(echo "$include" | sed -E 's/.*"(.*)"/\1/')
             folder=${path%%/*}

@@ -139,7 +139,7 @@ static void end_start(struct world *w, int i)
 		.tls = e->tls,
 		.own_key = e->key,
 		.verify = verify,
-		.random = fake_random,
+		.random_bytes = fake_random,
 		.trace = trace,
 		.user = e,
 	};

@@ -1,0 +1,107 @@
+/*
+ * What `status` says about one peer.
+ */
+#include "daemon/internal.h"
+
+static json_t *status_path(struct daemon *d, const struct session_status *s)
+{
+	struct endpoint from;
+	char local[ENDPOINT_TEXT_BYTES] = "", remote[ENDPOINT_TEXT_BYTES] = "";
+
+	if (s->state != SESSION_UP || !s->has_path)
+		return json_null();
+	if (!s->relay) {
+		from = udp_local_for(d, s->socket, &s->remote);
+		endpoint_format(&from, local);
+		endpoint_format(&s->remote, remote);
+	}
+	return json_pack("{s:s,s:s,s:s,s:I,s:i,s:b}", "kind", s->relay ? "relay-tcp" : "direct-udp",
+			 "local", local, "remote", remote, "rtt_us", (json_int_t)s->rtt_us, "mtu",
+			 (int)s->mtu_bytes, "same_lan", s->same_lan);
+}
+
+static const char *state_text(const struct peer *peer, const struct session_status *s)
+{
+	switch (s->state) {
+	case SESSION_UP:
+		return "up";
+	case SESSION_DOWN:
+	case SESSION_CLOSING:
+		return "down";
+	case SESSION_WAITING:
+		return peer->wanted ? "connecting" : "down";
+	default:
+		return "connecting";
+	}
+}
+
+static const char *ip4_text(const uint8_t ip4[static 4], char out[static IP_TEXT_BYTES])
+{
+	struct ip_address ip = { .family = FAMILY_IPV4 };
+
+	memcpy(ip.bytes, ip4, 4);
+	return ip_format(&ip, out);
+}
+
+static const char *ip6_text(const uint8_t ip6[static 16], char out[static IP_TEXT_BYTES])
+{
+	struct ip_address ip = { .family = FAMILY_IPV6 };
+
+	memcpy(ip.bytes, ip6, 16);
+	return ip_format(&ip, out);
+}
+
+static json_t *status_without_link(const struct peer *peer)
+{
+	char v4[IP_TEXT_BYTES], v6[IP_TEXT_BYTES];
+	struct vip vip;
+
+	if (vip_from_address(peer->address.text, &vip))
+		return NULL;
+	return json_pack("{s:s,s:s,s:n,s:s,s:s,s:n,s:I,s:I,s:I,s:I,s:I,s:s}", "address",
+			 peer->address.text, "state", "down", "interface", "ipv4",
+			 ip4_text(peer->has_local4 ? peer->local4 : vip.ip4, v4), "ipv6",
+			 ip6_text(vip.ip6, v6), "path", "since", (json_int_t)0, "bytes_sent",
+			 (json_int_t)0, "bytes_received", (json_int_t)0, "packets_lost",
+			 (json_int_t)0, "packets_retransmitted", (json_int_t)0, "reason",
+			 peer->held ? "taken down on this machine" : "nobody asked for it");
+}
+
+/* Figures that explain the rest; scripts may use them, but they may change. */
+static json_t *status_detail(const struct link *link, const struct session_status *s)
+{
+	return json_pack(
+		"{s:s,s:s,s:b,s:s,s:s?,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "session",
+		session_state_name(s->state), "why", session_why_name(s->why), "rendezvous",
+		s->has_rendezvous, "tls", s->tls, "nat", s->has_nat ? s->nat.reason : NULL,
+		"nat_local", nat_mapping_name(s->nat.local_mapping), "nat_remote",
+		nat_mapping_name(s->nat.remote_mapping), "tun_bad", (json_int_t)s->tun_bad,
+		"tun_discarded", (json_int_t)s->tun_discard, "tun_write_dropped",
+		(json_int_t)link->tun_write_dropped, "peer_bad", (json_int_t)s->peer_bad,
+		"datagrams_bad", (json_int_t)s->datagrams_bad, "messages_abandoned",
+		(json_int_t)s->ptcp.messages_abandoned, "messages_dropped",
+		(json_int_t)(s->ptcp.messages_dropped_queue + s->ptcp.messages_dropped_memory));
+}
+
+json_t *links_status(struct daemon *d, struct peer *peer)
+{
+	char v4[IP_TEXT_BYTES], v6[IP_TEXT_BYTES];
+	struct link *link = peer->link;
+	struct problem problem = { .error = "" };
+	struct session_status s;
+
+	if (!link)
+		return status_without_link(peer);
+	session_get_status(link->session, &s);
+	links_problem(link, &problem);
+	return json_pack("{s:s,s:s,s:s?,s:s,s:s,s:o,s:I,s:I,s:I,s:I,s:I,s:s,s:s,s:o}", "address",
+			 peer->address.text, "state", state_text(peer, &s), "interface",
+			 link->device == DEVICE_READY ? link->ifname : NULL, "ipv4",
+			 ip4_text(link->shown.peer4, v4), "ipv6", ip6_text(link->shown.peer6, v6),
+			 "path", status_path(d, &s), "since", (json_int_t)link->since_s,
+			 "bytes_sent", (json_int_t)s.tun_sent_bytes, "bytes_received",
+			 (json_int_t)s.tun_received_bytes, "packets_lost",
+			 (json_int_t)s.ptcp.packets_lost, "packets_retransmitted",
+			 (json_int_t)s.ptcp.fragments_resent, "reason", problem.error, "device",
+			 s.device, "detail", status_detail(link, &s));
+}
