@@ -114,7 +114,8 @@ bool tun_ip6_valid(const uint8_t address[static 16]); /* fd71:3271:746e::/48 */
  * A SOCK_SEQPACKET socketpair; one fixed-size struct is one message, host byte
  * order (both ends are one binary). The daemon asks, the monitor answers
  * LINK_CREATE and LINK_DELETE in order, each with the request's id; the others
- * have no answer. Whatever is malformed ends the monitor, and so everything.
+ * have no answer. Unasked comes one reply of type STOPPING: end in good order.
+ * Whatever is malformed ends the monitor, and so everything.
  */
 
 enum tun_request_type {

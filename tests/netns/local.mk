@@ -10,10 +10,10 @@ NETNS_TESTS = \
 	tests/netns/tunnel.sh
 dist_check_SCRIPTS += $(NETNS_TESTS)
 EXTRA_DIST += tests/netns/lab.sh tests/netns/tap.sh tests/netns/tunnel_lab.sh
-#:if ENABLE_SERVER
-#:TESTS += $(NETNS_TESTS)
-#:check_DATA += tests/netns/root.stamp
-#:endif
+if ENABLE_SERVER
+TESTS += $(NETNS_TESTS)
+check_DATA += tests/netns/root.stamp
+endif
 CLEANFILES += tests/netns/root.stamp
 
 # A prefix of its own choosing would not be where the lab looks.
