@@ -330,7 +330,7 @@ static void on_connected(void *user, int error, int fd, const struct endpoint *r
 {
 	struct serverlink *l = user;
 	const uint64_t now_us = net_loop_now_us(l->config.daemon->loop);
-	const struct q2q_conn_config conn_config = { .role = Q2Q_CLIENT, .peer_ip = remote->ip };
+	struct q2q_conn_config conn_config = { .role = Q2Q_CLIENT };
 	struct net_q2q_config config = {
 		.fd = fd, .on_events = on_events, .on_closed = on_closed, .user = l
 	};
@@ -340,14 +340,15 @@ static void on_connected(void *user, int error, int fd, const struct endpoint *r
 	l->connect = NULL;
 	if (error) {
 		problem_set(&l->problem, CTL_OFFLINE, "cannot reach the server of %s at %s: %s",
-			    l->domain, endpoint_format(remote, text), strerror(-error));
+			    l->domain, endpoint_format(&l->remote, text), strerror(-error));
 		problem_hint(&l->problem,
 			     "is the server running, and does a firewall let TCP port %u through?",
-			     remote->port);
+			     l->remote.port);
 		fail(l);
 		return;
 	}
 	l->remote = *remote;
+	conn_config.peer_ip = remote->ip;
 	r = q2q_conn_new(&conn_config, now_us, &config.conn);
 	if (r) {
 		close(fd);
@@ -387,6 +388,7 @@ static void on_resolved(void *user, const struct net_resolved *result)
 		return;
 	}
 	set_state(l, SERVERLINK_CONNECTING, "found");
+	l->remote = result->endpoints[0]; /* to be named should none of them answer */
 	r = net_connect_new(l->config.daemon->loop, result->endpoints, result->n_endpoints,
 			    CONNECT_TIMEOUT_US, on_connected, l, &l->connect);
 	if (r)

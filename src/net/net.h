@@ -241,7 +241,7 @@ struct net_listener;
  * Tries the endpoints in order, the next one after 250 ms or as soon as one
  * failed; the first that connects wins (RFC 8305). Callback exactly once, unless
  * cancelled: error 0 and a non-blocking fd that is the callee's, or the fault of
- * the last (-ETIMEDOUT, -ECONNREFUSED ...) and -1.
+ * the last (-ETIMEDOUT, -ECONNREFUSED ...), -1 and no remote.
  */
 typedef void net_connected_fn(void *user, int error, int fd, const struct endpoint *remote);
 int net_connect_new(struct net_loop *loop, const struct endpoint *endpoints, size_t n_endpoints,

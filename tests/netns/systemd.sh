@@ -29,43 +29,62 @@ debian_tree() {
 }
 debian_tree || tap_skip_all "debootstrap cannot make a Debian tree here (see $CACHE/debootstrap.log)"
 
-declare -A SPAWN LEADER
-
 # machine_boot HOST: boots the host's tree in the host's network; waits until systemd is up.
 machine_boot() {
     local host=$1
-    setpriv --pdeathsig KILL systemd-nspawn -q -D "$LAB_DIR/$host.tree" -b --register=no --keep-unit \
+    systemd-nspawn -q -D "$LAB_DIR/$host.tree" -b --register=no --keep-unit \
         --network-namespace-path="/proc/${LAB_PID[$host]}/ns/net" --machine="$host" \
         --capability=CAP_NET_ADMIN --bind=/dev/net/tun --console=pipe --kill-signal=SIGRTMIN+4 \
         >>"$LAB_DIR/$host-console.log" 2>&1 </dev/null &
-    SPAWN[$host]=$!
+    # In files: a test case runs in a shell of its own.
+    echo $! >"$LAB_DIR/$host.nspawn"
     wait_for 30 machine_is_up "$host"
+}
+
+machine_runs() {
+    kill -0 "$(cat "$LAB_DIR/$1.nspawn" 2>/dev/null)" 2>/dev/null
+}
+
+machine_leader() {
+    local pid
+    pid=$(cat "$LAB_DIR/$1.nspawn")
+    tr -d ' ' <"/proc/$pid/task/$pid/children"
 }
 
 machine_is_up() {
     local state
-    LEADER[$1]=$(tr -d ' ' <"/proc/${SPAWN[$1]}/task/${SPAWN[$1]}/children")
-    [ -n "${LEADER[$1]}" ] || return 1
     state=$(in_machine "$1" systemctl is-system-running)
     [ "$state" = running ] || [ "$state" = degraded ]
 }
 
 in_machine() {
-    local host=$1
+    local host=$1 leader
     shift
-    nsenter -t "${LEADER[$host]}" --mount --uts --ipc --net --pid --root --wd=/ -- \
+    leader=$(machine_leader "$host")
+    [ -n "$leader" ] || { echo "the machine of $host does not run"; return 1; }
+    nsenter -t "$leader" --mount --uts --ipc --net --pid --root --wd=/ -- \
         env HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin "$@"
+}
+
+machines_stop() {
+    local host
+    for host in alice server; do
+        machine_runs $host && kill -KILL "$(machine_leader $host)" 2>/dev/null
+    done
+    sleep 0.3
+    lab_stop
 }
 
 machine_reboot() {
     local host=$1
     # The way `systemctl reboot` goes: every unit is stopped, file systems are left, the machine starts anew.
     in_machine "$host" systemctl poweroff >/dev/null 2>&1
-    wait_for 30 eval "! kill -0 ${SPAWN[$host]}" || return 1
+    wait_for 30 eval "! machine_runs $host" || return 1
     machine_boot "$host"
 }
 
 lab_start systemd
+trap machines_stop EXIT
 lab_use_root "$abs_top_builddir/tests/netns/root"
 lab_internet || tap_bail "the lab's network"
 lab_dns core 192.0.2.1 --host-record=server.test,192.0.2.10 --srv-host=_q2q._tcp.server.test,server.test,8788
@@ -80,7 +99,7 @@ for host in server alice; do
     chroot "$LAB_DIR/$host.tree" systemd-sysusers || tap_bail "systemd-sysusers"
 done
 
-tap "the server's machine boots" machine_boot server
+tap "the server's machine boots" machine_boot server || tap_bail "systemd-nspawn"
 tap "q2q-server init, as its own user" in_machine server q2q-server init server.test
 tap "q2q-server.service starts and stays" in_machine server systemctl enable --now q2q-server.service
 tap "its main process has no capability" in_machine server sh -c \
@@ -126,5 +145,5 @@ tap "and the tunnel is back" wait_for 60 in_machine alice ping -c 2 -i 0.2 -W 2 
 for host in alice server; do
     in_machine $host systemctl poweroff >/dev/null 2>&1
 done
-wait_for 20 eval "! kill -0 ${SPAWN[alice]} && ! kill -0 ${SPAWN[server]}"
+wait_for 20 eval "! machine_runs alice && ! machine_runs server"
 tap_done
