@@ -37,17 +37,17 @@ machine_boot() {
         --capability=CAP_NET_ADMIN --bind=/dev/net/tun --console=pipe --kill-signal=SIGRTMIN+4 \
         >>"$LAB_DIR/$host-console.log" 2>&1 </dev/null &
     # In files: a test case runs in a shell of its own.
-    echo $! >"$LAB_DIR/$host.nspawn"
+    echo $! >"$LAB_DIR/$host.machine-pid"
     wait_for 30 machine_is_up "$host"
 }
 
 machine_runs() {
-    kill -0 "$(cat "$LAB_DIR/$1.nspawn" 2>/dev/null)" 2>/dev/null
+    kill -0 "$(cat "$LAB_DIR/$1.machine-pid" 2>/dev/null)" 2>/dev/null
 }
 
 machine_leader() {
     local pid
-    pid=$(cat "$LAB_DIR/$1.nspawn")
+    pid=$(cat "$LAB_DIR/$1.machine-pid")
     tr -d ' ' <"/proc/$pid/task/$pid/children"
 }
 
@@ -62,8 +62,14 @@ in_machine() {
     shift
     leader=$(machine_leader "$host")
     [ -n "$leader" ] || { echo "the machine of $host does not run"; return 1; }
-    nsenter -t "$leader" --mount --uts --ipc --net --pid --root --wd=/ -- \
-        env HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin "$@"
+    nsenter -t "$leader" --mount --uts --ipc --net --pid --root -- \
+        env -C / HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin "$@"
+}
+
+unit_starts() {
+    in_machine "$1" systemctl enable --now "$2" && return
+    in_machine "$1" journalctl -b --no-pager -n 40 -u "$2"
+    return 1
 }
 
 machines_stop() {
@@ -101,7 +107,8 @@ done
 
 tap "the server's machine boots" machine_boot server || tap_bail "systemd-nspawn"
 tap "q2q-server init, as its own user" in_machine server q2q-server init server.test
-tap "q2q-server.service starts and stays" in_machine server systemctl enable --now q2q-server.service
+tap "q2q-server.service starts and stays" unit_starts server q2q-server.service
+[ "$TAP_FAILED" -eq 0 ] || tap_bail "nothing works without the server"
 tap "its main process has no capability" in_machine server sh -c \
     'grep -q "^CapEff:.*0000000000000000" /proc/$(systemctl show -P MainPID q2q-server)/status'
 lab_daemon_start bob || tap_bail "q2q-tund of bob"
@@ -111,7 +118,8 @@ tap "bob registers" on bob q2q-tun register bob@server.test --password-file /roo
 tap "bob allows alice" on bob q2q-tun allow alice@server.test --yes
 
 tap "alice's machine boots" machine_boot alice
-tap "q2q-tun.service starts (Type=notify)" in_machine alice systemctl enable --now q2q-tun.service
+tap "q2q-tun.service starts (Type=notify)" unit_starts alice q2q-tun.service
+[ "$TAP_FAILED" -eq 0 ] || tap_bail "nothing works without the daemon"
 tap "the monitor has CAP_NET_ADMIN alone" in_machine alice sh -c \
     'grep -q "^CapEff:.*0000000000001000" /proc/$(systemctl show -P MainPID q2q-tun)/status'
 echo "alice's password" >"$LAB_DIR/alice.tree/root/password"
@@ -120,7 +128,7 @@ tap "alice registers" in_machine alice q2q-tun register alice@server.test --pass
 unit="q2q-tun@$(systemd-escape bob@server.test).service"
 tap "alice trusts bob once, by hand" in_machine alice q2q-tun up bob@server.test --yes
 tap "down again" in_machine alice q2q-tun down bob@server.test
-tap "q2q-tun@bob brings the peer up" in_machine alice systemctl enable --now "$unit"
+tap "q2q-tun@bob brings the peer up" unit_starts alice "$unit"
 tap "ping" in_machine alice ping -c 3 -i 0.2 -W 2 bob.server.test.q2q
 tap "alice's machine reboots" machine_reboot alice
 tap "the unit is active" wait_for 60 in_machine alice systemctl is-active "$unit"

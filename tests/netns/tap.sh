@@ -2,6 +2,7 @@
 # Test Anything Protocol for the scripts beside this file.
 
 TAP_N=0
+TAP_FAILED=0 # cases
 
 # tap DESCRIPTION COMMAND...: one case; the command's output is shown when it fails.
 tap() {
@@ -15,6 +16,7 @@ tap() {
     # shellcheck disable=SC2001
     echo "$output" | sed 's/^/# /'
     echo "not ok $TAP_N - $description"
+    TAP_FAILED=$((TAP_FAILED + 1))
     tap_logs
     return 1
 }
