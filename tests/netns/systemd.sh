@@ -32,7 +32,7 @@ debian_tree || tap_skip_all "debootstrap cannot make a Debian tree here (see $CA
 # machine_boot HOST: boots the host's tree in the host's network; waits until systemd is up.
 machine_boot() {
     local host=$1
-    systemd-nspawn -q -D "$LAB_DIR/$host.tree" -b --register=no --keep-unit \
+    systemd-nspawn -q --resolv-conf=off -D "$LAB_DIR/$host.tree" -b --register=no --keep-unit \
         --network-namespace-path="/proc/${LAB_PID[$host]}/ns/net" --machine="$host" \
         --capability=CAP_NET_ADMIN --bind=/dev/net/tun --console=pipe --kill-signal=SIGRTMIN+4 \
         >>"$LAB_DIR/$host-console.log" 2>&1 </dev/null &
