@@ -357,6 +357,9 @@ static void plan_stream(struct sim_world *w, struct sim_stream *s)
 	plan_side(r, &s->side[1]);
 	for (int i = 0; i < 2; i++)
 		s->side[i].abort_at = sim_below(r, s->side[0].n_bytes + s->side[1].n_bytes + 1);
+	/* Where neither reads, not much may be written, or both wait for ever. */
+	if (s->side[0].ending == SIM_CLOSE && s->side[1].ending == SIM_CLOSE)
+		s->side[0].n_bytes = s->side[1].n_bytes = sim_below(r, 1000);
 	/* One may wait for the end of the other, but not both. */
 	const int waits = (int)sim_below(r, 2);
 	if (s->side[waits].ending == SIM_SHUT_THEN_READ && sim_chance(r, 500))
@@ -460,8 +463,8 @@ static bool all_closed(struct sim_world *w)
 {
 	SIM_PAIR_FOREACH(w, p)
 	for (int i = 0; i < 2; i++)
-		if (!is_over(&p->end[i]))
-			return false;
+		if (!is_over(&p->end[i]) || (p->end[i].a && !sim_streams_done(&p->end[i])))
+			return false; /* a slow reader may still be at what came before */
 	return true;
 }
 
@@ -471,7 +474,7 @@ static void tell_stall(struct sim_world *w)
 	for (int i = 0; i < 2; i++) {
 		const struct sim_end *const e = &p->end[i];
 
-		if (!e->a || pair_done(p))
+		if (is_over(e) || pair_done(p))
 			continue;
 		sim_fail(w, "pair %d end %d stalls: %s, streams %s, messages %s, %s", p->index, i,
 			 ptcp_state_name(ptcp_assoc_state(e->a)),
@@ -488,7 +491,7 @@ static void check_alive(struct sim_world *w)
 	for (int i = 0; i < 2; i++) {
 		const struct sim_end *const e = &p->end[i];
 
-		if (p->killed || p->turned_away || !e->a || e->n_closed == 0 ||
+		if (p->killed || p->turned_away || p->torn || !e->a || e->n_closed == 0 ||
 		    e->close_code >= PTCP_CLOSE_APPLICATION)
 			continue;
 		sim_fail(w, "pair %d end %d closed by itself: %s%s", p->index, i,

@@ -23,7 +23,7 @@ static struct tag sum(uint64_t key, enum ptcp_epoch epoch, uint32_t phase, uint6
 			word = 0;
 			memcpy(&word, parts[i] + at, min_size(8, sizes[i] - at));
 			a = (a ^ word) * UINT64_C(0x9e3779b97f4a7c15);
-			b = (b + word) ^ (b << 13 | b >> 51);
+			b = ((b + word) << 27 | (b + word) >> 37) * UINT64_C(0x94d049bb133111eb);
 		}
 		a ^= sizes[i] + (a >> 32);
 	}
