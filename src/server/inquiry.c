@@ -208,13 +208,19 @@ static void take_listeners(struct inquiry *q, struct client *listener,
 	clients_tell_gone(q->requester->server);
 }
 
-/* Only words that we know pass; "busy" tells more than "refused". */
+/* Only words that we know pass; of several listeners the one that tells most is passed on. */
 static void take_status(struct inquiry *q, const struct amp_value *status)
 {
-	if (amp_value_is(status, "busy"))
-		q->status = "busy";
-	else if (!q->status || strcmp(q->status, "busy") != 0)
-		q->status = "refused";
+	static const char *const words[] = { "refused", "down", "busy" };
+	size_t had = 0, has = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
+		if (q->status && strcmp(q->status, words[i]) == 0)
+			had = i;
+		if (amp_value_is(status, words[i]))
+			has = i;
+	}
+	q->status = words[has > had ? has : had];
 }
 
 void inquiry_answered(struct client *listener, const struct q2q_event *event)

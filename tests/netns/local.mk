@@ -1,6 +1,7 @@
 # End-to-end tests: real programs in namespaces. They run what `make install`
 # installs, from tests/netns/root.
 NETNS_TESTS = \
+	tests/netns/control.sh \
 	tests/netns/federation.sh \
 	tests/netns/relay.sh \
 	tests/netns/resilience.sh \
