@@ -11,8 +11,8 @@ lab_link core 192.0.3.1/24 server-b 192.0.3.10/24 srvb eth0
 on server-b ip route add default via 192.0.3.1
 lab_dns core 192.0.2.1 --host-record=q2q.a.test,192.0.2.10 --srv-host=_q2q._tcp.a.test,q2q.a.test,9000 \
     --host-record=b.test,192.0.3.10
-on server q2q-server --data-dir $LAB_DATA init a.test >/dev/null || tap_bail "init a.test"
-on server-b q2q-server --data-dir $LAB_DATA init b.test >/dev/null || tap_bail "init b.test"
+on server q2q-server --data-dir "$LAB_DATA" init a.test >/dev/null || tap_bail "init a.test"
+on server-b q2q-server --data-dir "$LAB_DATA" init b.test >/dev/null || tap_bail "init b.test"
 # a.test is found by its SRV record on another port, b.test by its address record on the usual one.
 lab_server_start server 192.0.2.10:9000 || tap_bail "server of a.test"
 lab_server_start server-b 192.0.3.10:8788 || tap_bail "server of b.test"

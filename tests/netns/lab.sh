@@ -107,8 +107,7 @@ lab_host() {
             >"$dir/init.log" 2>&1 </dev/null &
         outer=$!
         LAB_PID[$host]=
-        local tries
-        for tries in $(seq 200); do
+        for _ in $(seq 200); do
             [ -e "$dir/ready" ] && break
             sleep 0.02
         done
@@ -299,8 +298,8 @@ LAB_DATA=/var/lib/q2q-server/data
 lab_server_start() {
     local host=$1 listen=$2
     shift 2
-    spawn "$host" "$host-q2q-server.log" q2q-server --data-dir $LAB_DATA --listen "$listen" "$@" run
-    wait_for 10 on "$host" q2q-server --data-dir $LAB_DATA status
+    spawn "$host" "$host-q2q-server.log" q2q-server --data-dir "$LAB_DATA" --listen "$listen" "$@" run
+    wait_for 10 on "$host" q2q-server --data-dir "$LAB_DATA" status
 }
 
 # lab_daemon_start HOST [OPTION...]
@@ -320,11 +319,11 @@ lab_names_by_nss() {
 lab_register() {
     local invite
     echo "a password of $2" | on "$1" sh -c 'umask 077; cat >/root/password'
-    invite=$(on "$3" q2q-server --data-dir $LAB_DATA invite create) || return
+    invite=$(on "$3" q2q-server --data-dir "$LAB_DATA" invite create) || return
     on "$1" q2q-tun register "$2" --password-file /root/password --invite "$invite" --yes
 }
 
-LAB_SSH_OPTIONS="-o StrictHostKeyChecking=accept-new -o BatchMode=yes -o ConnectTimeout=10"
+LAB_SSH_OPTIONS=(-o StrictHostKeyChecking=accept-new -o BatchMode=yes -o ConnectTimeout=10)
 
 # lab_sshd HOST CLIENT: a stock sshd on HOST that lets root of CLIENT in by key
 lab_sshd() {

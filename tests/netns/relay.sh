@@ -11,7 +11,7 @@ tap "a direct path is refused with the code for it" exits_with 8 on alice q2q-tu
 lab_sshd bob alice || tap_bail "sshd"
 same_file() {
     on alice sh -c 'head -c 10000000 /dev/urandom >/root/file' &&
-        on alice scp -q $LAB_SSH_OPTIONS /root/file bob.server.test.q2q:/root/file &&
+        on alice scp -q "${LAB_SSH_OPTIONS[@]}" /root/file bob.server.test.q2q:/root/file &&
         [ "$(on alice sha256sum /root/file)" = "$(on bob sha256sum /root/file)" ]
 }
 tap "scp carries 10 MB whole" same_file

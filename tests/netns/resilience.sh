@@ -22,7 +22,7 @@ rebind_nat() {
 copy_with_rebinding() {
     local copy
     on alice sh -c 'head -c 100000000 /dev/urandom >/root/file'
-    on alice scp -q -l 200000 $LAB_SSH_OPTIONS /root/file bob.server.test.q2q:/root/file &
+    on alice scp -q -l 200000 "${LAB_SSH_OPTIONS[@]}" /root/file bob.server.test.q2q:/root/file &
     copy=$!
     sleep 1
     rebind_nat 20000-20999

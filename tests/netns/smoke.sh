@@ -18,7 +18,7 @@ lab_forward server
 on alice ip route add default via 10.9.1.1
 on bob ip route add default via 10.9.2.1
 
-on server q2q-server --data-dir $LAB_DATA init smoke.test >/dev/null || tap_bail "q2q-server init"
+on server q2q-server --data-dir "$LAB_DATA" init smoke.test >/dev/null || tap_bail "q2q-server init"
 lab_server_start server 0.0.0.0:8788 || tap_bail "q2q-server run"
 for host in alice bob; do
     lab_daemon_start $host || tap_bail "q2q-tund of $host"
@@ -27,7 +27,7 @@ done
 
 register() {
     local invite
-    invite=$(on server q2q-server --data-dir $LAB_DATA invite create) || return
+    invite=$(on server q2q-server --data-dir "$LAB_DATA" invite create) || return
     on "$1" q2q-tun register "$1@smoke.test" --server "$2:8788" --password-file /root/password --invite "$invite" --yes
 }
 status_of() {

@@ -45,9 +45,9 @@ tap "over which packets go" on alice ping -c 2 -i 0.2 -W 2 bob.server.test.q2q
 # The server loses its data and is made anew: another key for the domain.
 on server sh -c 'kill $(pgrep -x q2q-server)'
 wait_for 5 eval '! on server pgrep -x q2q-server -r R,S,D'
-on server mv $LAB_DATA $LAB_DATA.lost
-tap "a server without its data refuses to run" says 'init' on server q2q-server --data-dir $LAB_DATA run
-on server q2q-server --data-dir $LAB_DATA init server.test >/dev/null
+on server mv "$LAB_DATA" "$LAB_DATA.lost"
+tap "a server without its data refuses to run" says 'init' on server q2q-server --data-dir "$LAB_DATA" run
+on server q2q-server --data-dir "$LAB_DATA" init server.test >/dev/null
 lab_server_start server 192.0.2.10:8788
 tap "a server's changed key is a trust failure" \
     exits_with 7 on alice q2q-tun authorize alice@server.test --password-file /root/password

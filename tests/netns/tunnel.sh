@@ -23,11 +23,11 @@ tap "the interface carries the peer's address" says 'bob@server.test' on alice i
 
 same_file() {
     on alice sh -c 'head -c 20000000 /dev/urandom >/root/file' &&
-        on alice scp -q $LAB_SSH_OPTIONS /root/file bob.server.test.q2q:/root/file &&
+        on alice scp -q "${LAB_SSH_OPTIONS[@]}" /root/file bob.server.test.q2q:/root/file &&
         [ "$(on alice sha256sum /root/file)" = "$(on bob sha256sum /root/file)" ]
 }
 lab_sshd bob alice || tap_bail "sshd"
-tap "ssh by name" says '^bob$' on alice ssh $LAB_SSH_OPTIONS bob.server.test.q2q hostname
+tap "ssh by name" says '^bob$' on alice ssh "${LAB_SSH_OPTIONS[@]}" bob.server.test.q2q hostname
 tap "scp carries 20 MB whole" same_file
 
 spoofed_source_is_dropped() {

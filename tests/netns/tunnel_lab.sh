@@ -17,7 +17,7 @@ tunnel_lab() {
     lab_use_root "$abs_top_builddir/tests/netns/root"
     lab_internet "${2:-easy}" "${3:-easy}" || tap_bail "the lab's network"
     lab_dns core 192.0.2.1 --host-record=server.test,192.0.2.10 --srv-host=_q2q._tcp.server.test,server.test,8788
-    on server q2q-server --data-dir $LAB_DATA init server.test >/dev/null || tap_bail "q2q-server init"
+    on server q2q-server --data-dir "$LAB_DATA" init server.test >/dev/null || tap_bail "q2q-server init"
     lab_server_start server 192.0.2.10:8788 || tap_bail "q2q-server run"
     for host in alice bob; do
         lab_names_by_nss $host

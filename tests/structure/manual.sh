@@ -49,9 +49,9 @@ echo 1..7
 }
 
 # Each line of the example, taken out of its comment, is a key that the daemon knows.
-for key in $(sed -nE 's/^#([a-z-]+) = .*/\1/p' "$top/contrib/q2q-tun.conf"); do
-    daemon_keys | grep -qx -e "$key" || missing="$missing $key"
-done
+missing=$(sed -nE 's/^#([a-z-]+) = .*/\1/p' "$top/contrib/q2q-tun.conf" | while read -r key; do
+    daemon_keys | grep -qx -e "$key" || echo "$key"
+done)
 result "the example configuration has no other key"
 
 if command -v man >/dev/null && command -v troff >/dev/null; then
