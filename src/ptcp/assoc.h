@@ -55,7 +55,9 @@ enum {
 	LOSS_GRANULARITY_US = 1000,
 	RATE_WINDOW_US = 2000,
 	PATH_SILENCE_MIN_US = 1000000, /* unanswered for so long, the path is down */
-	PTO_MAX_US = 400000,           /* or twice the base, where that is more */
+	PATH_SILENCE_MAX_US = 5000000,
+	PTO_LEFT_US = 1000000, /* on a path that is not the active one */
+	PTO_MAX_US = 400000,   /* or twice the base, where that is more */
 	CHALLENGE_RETRY_MAX_US = 15000000,
 };
 
@@ -195,8 +197,10 @@ struct sender {
 	struct resend *resends;
 	uint32_t resend_head, resend_tail, n_resends; /* n_resends: its size */
 	size_t resend_bytes;
-	/* Slots whose ABANDON is to be sent. */
-	uint32_t *abandons;
+	/* A ring of those whose ABANDON is to be sent. */
+	struct abandon {
+		uint32_t slot, generation;
+	} *abandons;
 	uint32_t abandon_head, abandon_tail;
 	struct pool_buffer lent; /* by ptcp_message_reserve() */
 	uint64_t grace_us;       /* nothing is given up for its age before */
@@ -331,6 +335,8 @@ int handshake_init(struct ptcp_assoc *a);
 void handshake_fini(struct ptcp_assoc *a);
 int handshake_frame(struct ptcp_assoc *a, struct reader *r);
 void handshake_confirmed(struct ptcp_assoc *a);
+/* What is not acknowledged leaves there too. */
+void handshake_path_added(struct ptcp_assoc *a, const struct path *p);
 void handshake_tick(struct ptcp_assoc *a);
 uint64_t handshake_deadline_us(const struct ptcp_assoc *a);
 /* One handshake packet into the batch. False: none to send. */
@@ -388,6 +394,8 @@ int recovery_ack_frame(struct ptcp_assoc *a, struct reader *r, bool ecn);
 bool recovery_make_room(struct ptcp_assoc *a, unsigned n_records);
 /* Whether there is room for data too. */
 bool recovery_data_room(const struct ptcp_assoc *a);
+/* Makes it, where what holds the ring is of no more use. */
+void recovery_relieve(struct ptcp_assoc *a);
 /* Enters a packet that was just built; its number is a->sent.next_pn. */
 void recovery_sent(struct ptcp_assoc *a, const struct build *b, size_t size_bytes);
 void recovery_tick(struct ptcp_assoc *a, struct path *p);

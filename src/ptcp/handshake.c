@@ -69,7 +69,7 @@ static void pull_output(struct ptcp_assoc *a)
 		return;
 	h->send_paths = first_choice(a);
 	h->n_retries = 0;
-	h->retry_us = NEVER_US;
+	h->retry_us = a->now_us + RETRY_FIRST_US; /* sending it sets a better one */
 }
 
 static int feed_tls(struct ptcp_assoc *a, const uint8_t *data, size_t n_bytes)
@@ -161,6 +161,14 @@ int handshake_frame(struct ptcp_assoc *a, struct reader *r)
 	return feed_tls(a, h->in + from, h->in_done - from);
 }
 
+void handshake_path_added(struct ptcp_assoc *a, const struct path *p)
+{
+	struct handshake *const h = &a->handshake;
+
+	if (!h->confirmed && h->out_acked < h->out_end && a->state <= PTCP_ESTABLISHED)
+		h->send_paths |= 1U << p->index;
+}
+
 void handshake_confirmed(struct ptcp_assoc *a)
 {
 	a->handshake.confirmed = true;
@@ -175,7 +183,7 @@ void handshake_tick(struct ptcp_assoc *a)
 
 	if (a->now_us < h->retry_us)
 		return;
-	h->retry_us = NEVER_US;
+	h->retry_us = a->now_us + RETRY_MAX_US; /* as above; and there may be no path just now */
 	h->n_retries++;
 	h->flight_end = 0;
 	h->send_paths = all_paths(a);

@@ -317,6 +317,7 @@ static size_t output_packet(struct ptcp_assoc *a, struct path *p, uint8_t *data,
 	write_control(a, &b);
 	if (may_data)
 		write_data(a, &b);
+	sender_write_abandons(a, &b); /* of what turned out to be too old just now */
 	if (!b.eliciting &&
 	    (probe || (b.ack && a->ack.n_ranges > 1 && a->ack.n_since_ping >= ACK_PING_EVERY)))
 		write_ping(&b, 0);
@@ -347,6 +348,7 @@ static bool output_data(struct ptcp_assoc *a, struct ptcp_batch *batch, struct p
 	size_t allowance = data_allowance(a, p, pending_bytes), used = 0, size;
 	const uint64_t in_flight_before = p->in_flight_bytes;
 
+	recovery_relieve(a);
 	const bool acks = ack_due(&a->ack, a->now_us) && ack_path(a) == p;
 
 	if (allowance == 0 && !acks && !control_waits(a) && p->n_probes == 0)

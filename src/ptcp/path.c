@@ -100,8 +100,7 @@ int ptcp_path_add(struct ptcp_assoc *a, uint32_t path_id, enum ptcp_path_kind ki
 	p = path_new(a, path_id, kind, mtu_bytes);
 	if (!p)
 		return -ENOBUFS;
-	if (a->state == PTCP_HANDSHAKING && a->handshake.path_id == PTCP_PATH_NONE)
-		a->handshake.send_paths |= a->handshake.out_end > 0 ? 1U << p->index : 0;
+	handshake_path_added(a, p);
 	return 0;
 }
 

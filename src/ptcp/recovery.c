@@ -152,6 +152,23 @@ void recovery_flush(struct ptcp_assoc *a, struct path *p)
 	p->loss_us = NEVER_US;
 }
 
+void recovery_relieve(struct ptcp_assoc *a)
+{
+	struct sent_ring *const s = &a->sent;
+
+	/* At 5 Gbit/s the ring spans 60 ms: the last packets of a slow path that we left must not
+	 * stop the fast one that long. */
+	while (!recovery_data_room(a)) {
+		const struct sent_packet *const packet = sent_at(s, s->tail);
+
+		if (packet->state == SENT_IN_FLIGHT && &a->paths[packet->path] != a->active)
+			lose(a, &a->paths[packet->path], s->tail, false);
+		else if (packet->state == SENT_IN_FLIGHT)
+			return;
+		sent_trim(s, NEVER_US);
+	}
+}
+
 /*
  * An eighth of the ring is for acknowledgements, probes and answers: they must not wait for a
  * packet that is stuck on a path of its own.
@@ -414,28 +431,32 @@ int recovery_ack_frame(struct ptcp_assoc *a, struct reader *r, bool ecn)
 /* ---- timers
  * ---------------------------------------------------------------------------------------- */
 
-static uint64_t pto_due_us(const struct path *p)
+static uint64_t pto_due_us(const struct ptcp_assoc *a, const struct path *p)
 {
 	const uint64_t base_us = path_pto_us(p);
 	const unsigned shift = p->n_ptos < 12 ? p->n_ptos : 12;
 
 	if (p->head_pn == SENT_NO_PN)
 		return NEVER_US;
-	return p->eliciting_us + min_u64(base_us << shift, max_u64(2 * base_us, PTO_MAX_US));
+	uint64_t wait_us = min_u64(base_us << shift, max_u64(2 * base_us, PTO_MAX_US));
+	/* Of a path that we have left nothing better will be heard: rescue what it holds. */
+	if (p != a->active)
+		wait_us = min_u64(wait_us, PTO_LEFT_US);
+	return p->eliciting_us + wait_us;
 }
 
 /* When a path that acknowledges nothing counts as dead. */
 static uint64_t silence_due_us(const struct path *p)
 {
-	if (p->head_pn == SENT_NO_PN || p->n_ptos < 2)
+	if (p->head_pn == SENT_NO_PN || p->n_ptos < 3)
 		return NEVER_US;
-	return p->progress_us + max_u64(PATH_SILENCE_MIN_US, 3 * path_pto_us(p));
+	return p->progress_us +
+	       min_u64(max_u64(PATH_SILENCE_MIN_US, 3 * path_pto_us(p)), PATH_SILENCE_MAX_US);
 }
 
 uint64_t recovery_deadline_us(const struct ptcp_assoc *a, const struct path *p)
 {
-	(void)a;
-	return min_u64(p->loss_us, min_u64(pto_due_us(p), silence_due_us(p)));
+	return min_u64(p->loss_us, min_u64(pto_due_us(a, p), silence_due_us(p)));
 }
 
 /* Sends what the oldest packets carried once more, without a verdict about them. */
@@ -477,6 +498,6 @@ void recovery_tick(struct ptcp_assoc *a, struct path *p)
 		detect_losses(a, p);
 	if (a->now_us >= silence_due_us(p))
 		path_set_state(a, p, PTCP_PATH_DOWN, "nothing acknowledged");
-	else if (a->now_us >= pto_due_us(p))
+	else if (a->now_us >= pto_due_us(a, p))
 		on_pto(a, p);
 }

@@ -266,6 +266,18 @@ int ptcp_message_commit(struct ptcp_assoc *a, const struct ptcp_message_info *in
 /* ---- giving up
  * -------------------------------------------------------------------------------------- */
 
+static void queue_abandon(struct ptcp_assoc *a, uint32_t slot)
+{
+	struct sender *const s = &a->sender;
+
+	/* Without room the peer is not told, and finds out by its own clock. */
+	if (s->abandon_tail - s->abandon_head == MESSAGES_MAX)
+		release(a, slot);
+	else
+		s->abandons[s->abandon_tail++ % MESSAGES_MAX] =
+			(struct abandon){ slot, s->messages[slot].generation };
+}
+
 static void abandon(struct ptcp_assoc *a, uint32_t slot)
 {
 	struct sender *const s = &a->sender;
@@ -276,8 +288,8 @@ static void abandon(struct ptcp_assoc *a, uint32_t slot)
 	m->state = MESSAGE_ABANDONED;
 	unlink_id(s, m);
 	pool_put(&s->pool, &m->buffer);
-	s->abandons[s->abandon_tail++ % MESSAGES_MAX] = slot;
 	a->stats.messages_abandoned++;
+	queue_abandon(a, slot);
 }
 
 void sender_write_abandons(struct ptcp_assoc *a, struct build *b)
@@ -285,16 +297,19 @@ void sender_write_abandons(struct ptcp_assoc *a, struct build *b)
 	struct sender *const s = &a->sender;
 
 	while (s->abandon_head != s->abandon_tail && writer_left(&b->w) >= 8 && !build_full(b)) {
-		const uint32_t slot = s->abandons[s->abandon_head++ % MESSAGES_MAX];
-		const struct message *const m = &s->messages[slot];
+		const struct abandon e = s->abandons[s->abandon_head++ % MESSAGES_MAX];
+		const struct message *const m = message_at(s, e.slot, e.generation);
 
+		/* Its first ABANDON arrived after all; the slot may be another message's now. */
+		if (!m || m->state != MESSAGE_ABANDONED)
+			continue;
 		writer_u8(&b->w, FRAME_ABANDON);
 		writer_u32(&b->w, m->id);
 		writer_u8(&b->w, m->lane);
 		writer_u16(&b->w, m->sequence);
 		build_record(b, &(struct sent_record){
 					.kind = SENT_ABANDON,
-					.abandon = { .slot = slot, .generation = m->generation },
+					.abandon = { .slot = e.slot, .generation = e.generation },
 				});
 	}
 }
@@ -311,8 +326,10 @@ void sender_abandon_lost(struct ptcp_assoc *a, const struct sent_record *r)
 {
 	struct sender *const s = &a->sender;
 
-	if (message_at(s, r->abandon.slot, r->abandon.generation))
-		s->abandons[s->abandon_tail++ % MESSAGES_MAX] = r->abandon.slot;
+	const struct message *const m = message_at(s, r->abandon.slot, r->abandon.generation);
+
+	if (m && m->state == MESSAGE_ABANDONED)
+		queue_abandon(a, r->abandon.slot);
 }
 
 /* ---- fragments
