@@ -39,8 +39,10 @@ enum {
 	PINGS_MAX = 8,               /* waiting for their PONG */
 	PONGS_MAX = 8,               /* to be sent */
 	RESPONSES_MAX = 4,           /* PATH_RESPONSEs to be sent, per path */
-	CHALLENGES_MAX = 4,          /* whose answers are accepted, per path */
+	CHALLENGES_MAX = 8,          /* whose answers are accepted, per path */
 	CHALLENGE_TRIES = 3,         /* unanswered, and the path is down */
+	OUTAGE_TRIES_FAST = 20,      /* on a path that was up, every half second */
+	OUTAGE_TRIES = 70,           /* and then every second */
 	CLOSE_TRIES = 3,
 	MESSAGES_MAX = 16384,         /* queued or in flight */
 	MESSAGE_ID_SPAN = 32000,      /* between the oldest in flight and the newest */

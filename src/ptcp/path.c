@@ -323,17 +323,31 @@ bool path_control_due(const struct ptcp_assoc *a, const struct path *p)
 	       a->now_us >= keepalive_due_us(a, p);
 }
 
+/*
+ * How long the next challenge waits for its answer. Most outages are short, so a path that worked
+ * before is tried at a steady pace for a while; others are given up soon.
+ */
+static uint64_t challenge_wait_us(const struct path *p)
+{
+	const uint64_t base_us = max_u64(3 * p->rtt.srtt_us, CHALLENGE_RETRY_US);
+	const unsigned shift = p->n_tries < 8 ? p->n_tries : 8;
+
+	if (p->state != PTCP_PATH_DOWN && p->n_tries < CHALLENGE_TRIES)
+		return base_us;
+	if (p->was_up && p->n_tries < OUTAGE_TRIES_FAST)
+		return max_u64(base_us, US_PER_S / 2);
+	if (p->was_up && p->n_tries < OUTAGE_TRIES)
+		return max_u64(base_us, US_PER_S);
+	return min_u64(base_us << shift, CHALLENGE_RETRY_MAX_US);
+}
+
 static void write_challenge(struct ptcp_assoc *a, struct path *p, struct build *b)
 {
 	struct path_challenge *const c = &p->challenges[p->n_challenges++ % CHALLENGES_MAX];
 	const uint64_t random = assoc_random(a);
-	const unsigned shift = p->n_tries < 8 ? p->n_tries : 8;
-	uint64_t wait_us = max_u64(3 * p->rtt.srtt_us, CHALLENGE_RETRY_US);
 
-	if (p->state == PTCP_PATH_DOWN || p->n_tries >= CHALLENGE_TRIES)
-		wait_us = min_u64(wait_us << shift, CHALLENGE_RETRY_MAX_US);
+	p->challenge_us = a->now_us + challenge_wait_us(p);
 	p->n_tries++;
-	p->challenge_us = a->now_us + wait_us;
 	p->challenge_sent_us = a->now_us;
 	memcpy(c->data, &random, sizeof(c->data));
 	c->sent_us = max_u64(a->now_us, 1);
