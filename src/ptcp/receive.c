@@ -195,12 +195,26 @@ bool ptcp_message_next(struct ptcp_assoc *a, const uint8_t **ret_data, size_t *r
 	return true;
 }
 
-static uint64_t hold_us(const struct ptcp_assoc *a)
+static uint64_t path_hold_us(const struct path *p)
 {
-	const struct path *const p = a->active ? a->active : a->heard;
 	const uint64_t srtt_us = p ? rtt_smoothed_us(&p->rtt) : RTT_FIRST_US;
 
 	return srtt_us + srtt_us / 2 + HOLD_US;
+}
+
+/*
+ * How long a missing message is waited for. After a change of path the last ones are still coming
+ * on the old one, which may be the slower.
+ */
+static uint64_t hold_us(const struct ptcp_assoc *a)
+{
+	uint64_t t = path_hold_us(a->active ? a->active : a->heard);
+
+	for (const struct path *p = a->paths; p < a->paths + PTCP_PATHS_MAX; p++)
+		if (p->used && p->state == PTCP_PATH_UP &&
+		    p->last_received_us + path_hold_us(p) >= a->now_us)
+			t = max_u64(t, path_hold_us(p));
+	return t;
 }
 
 /* Delivers what is next in the lane, as far as it is there. */
