@@ -337,6 +337,8 @@ uint64_t ptcp_deadline_us(const struct ptcp_assoc *a)
 	case PTCP_ESTABLISHED:
 		t = min_u64(t, paths_deadline_us(a));
 		t = min_u64(t, output_deadline_us(a));
+		if (a->sender.memory_us > 0)
+			t = min_u64(t, a->sender.memory_us);
 		t = min_u64(t, receiver_deadline_us(a));
 		t = min_u64(t, ptcp_conns_deadline_us(a->conns));
 		t = min_u64(t, min_u64(liveness_us(a), a->all_down_us));

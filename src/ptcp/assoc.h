@@ -207,6 +207,7 @@ struct sender {
 	struct pool_buffer lent; /* by ptcp_message_reserve() */
 	uint64_t grace_us;       /* nothing is given up for its age before */
 	bool blocked;
+	uint64_t memory_us; /* no memory: not asked again before; 0: there is some */
 };
 
 /* A message on its way in: pieces of it, or the whole, held for its turn. */
@@ -302,7 +303,7 @@ struct build {
 	struct writer w; /* header and frames; 16 bytes of tag fit behind */
 	struct path *path;
 	struct sent_record records[SENT_RECORDS_MAX];
-	unsigned n_records;
+	unsigned n_records, records_max;
 	bool eliciting;
 	bool ack;
 	uint8_t flags;
@@ -313,9 +314,10 @@ static inline void build_record(struct build *b, const struct sent_record *recor
 	b->records[b->n_records++] = *record;
 	b->eliciting = true;
 }
+/* One is left for the acknowledgement. */
 static inline bool build_full(const struct build *b)
 {
-	return b->n_records >= SENT_RECORDS_MAX - 2;
+	return b->n_records + 1 >= b->records_max;
 }
 
 /* ---- assoc.c --------------------------------------------------------------------------- */

@@ -22,6 +22,7 @@ static void build_start(struct ptcp_assoc *a, struct build *b, struct path *p, u
 	b->w = writer_over(data, size_bytes - PTCP_TAG_BYTES);
 	b->path = p;
 	b->n_records = 0;
+	b->records_max = SENT_RECORDS_MAX;
 	b->eliciting = b->ack = false;
 	b->flags = 0;
 	packet_write_short(&b->w, a->config.remote_cid, a->keys.tx_phase & 1, a->sent.next_pn);
@@ -306,10 +307,13 @@ static size_t output_packet(struct ptcp_assoc *a, struct path *p, uint8_t *data,
 	struct build b;
 
 	may_data = may_data && (probe || recovery_data_room(a));
-	/* Enough for any packet; growing happens here or not at all. */
-	if (!recovery_make_room(a, SENT_RECORDS_MAX))
+	/* Enough for any packet, or without memory for a poor one; it grows here or not at all. */
+	const unsigned records_max =
+		recovery_make_room(a, SENT_RECORDS_MAX) ? SENT_RECORDS_MAX : SENT_RECORDS_INLINE;
+	if (!recovery_make_room(a, records_max))
 		return 0;
 	build_start(a, &b, p, data, size_bytes);
+	b.records_max = records_max;
 	if (a->state != PTCP_ESTABLISHED)
 		return 0;
 	if (ack_path(a) == p && (ack_due(&a->ack, a->now_us) || (may_data && a->ack.n_waiting > 0)))

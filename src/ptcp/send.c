@@ -21,6 +21,7 @@
 #define FRAGMENT_MIN    64 /* smaller pieces are not worth their header */
 #define PERSISTENCE_MIN (100 * US_PER_MS)
 #define PERSISTENCE_MAX US_PER_S
+#define MEMORY_RETRY_US (20 * US_PER_MS)
 #define SMALL_BYTES     16384 /* up to here commit copies, so that the lent buffer stays */
 
 static struct queue_item *item_of(void *owner, uint32_t slot)
@@ -185,15 +186,25 @@ static void enqueue(struct ptcp_assoc *a, const struct ptcp_message_info *info,
 	a->stats.message_bytes_sent += n_bytes;
 }
 
+/* There should be room, but there is no memory: nothing tells when, so ask again after a while. */
+static int out_of_memory(struct ptcp_assoc *a)
+{
+	a->sender.blocked = true;
+	a->sender.memory_us = a->now_us + MEMORY_RETRY_US;
+	return PTCP_BLOCKED;
+}
+
 /* 0 when a message can be taken, with a free slot. */
 static int prepare(struct ptcp_assoc *a)
 {
 	if (a->state != PTCP_ESTABLISHED)
 		return -ENOTCONN;
-	if (!has_room(a) || (a->sender.free_slot == NONE && !grow_slots(&a->sender))) {
+	if (!has_room(a)) {
 		a->sender.blocked = true;
 		return PTCP_BLOCKED;
 	}
+	if (a->sender.free_slot == NONE && !grow_slots(&a->sender))
+		return out_of_memory(a);
 	return 0;
 }
 
@@ -214,10 +225,8 @@ int ptcp_message_send(struct ptcp_assoc *a, const struct ptcp_message_info *info
 	}
 	if (n_bytes == 0)
 		return -EMSGSIZE;
-	if (!pool_get(&a->sender.pool, n_bytes, &buffer)) {
-		a->sender.blocked = true;
-		return PTCP_BLOCKED;
-	}
+	if (!pool_get(&a->sender.pool, n_bytes, &buffer))
+		return out_of_memory(a);
 	for (size_t i = 0; i < n_parts; i++) {
 		if (parts[i].n_bytes > 0)
 			memcpy(buffer.data + used, parts[i].data, parts[i].n_bytes);
@@ -234,7 +243,7 @@ uint8_t *ptcp_message_reserve(struct ptcp_assoc *a)
 	if (prepare(a) != 0)
 		return NULL;
 	if (!s->lent.data && !pool_get(&s->pool, POOL_BYTES_MAX, &s->lent)) {
-		s->blocked = true;
+		out_of_memory(a);
 		return NULL;
 	}
 	return s->lent.data;
@@ -562,6 +571,9 @@ void sender_check_room(struct ptcp_assoc *a)
 {
 	struct sender *const s = &a->sender;
 
+	if (a->now_us < s->memory_us)
+		return;
+	s->memory_us = 0;
 	if (s->blocked && s->queue.n_bytes <= a->config.send_queue_bytes / 2 && has_room(a)) {
 		s->blocked = false;
 		assoc_event(a, &(struct ptcp_event){ .type = PTCP_EVENT_MESSAGE_ROOM });
