@@ -10,7 +10,7 @@
 #include "ptcp/assoc.h"
 
 #define RETRY_FIRST_US (250 * US_PER_MS)
-#define RETRY_MAX_US   (2 * US_PER_S)
+#define RETRY_MAX_US   US_PER_S
 
 int handshake_init(struct ptcp_assoc *a)
 {
