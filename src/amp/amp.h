@@ -37,11 +37,11 @@ struct amp_value {
 
 static inline struct amp_value amp_value(const void *data, size_t n_bytes)
 {
-	return (struct amp_value){(const uint8_t *)(data ? data : ""), n_bytes};
+	return (struct amp_value){ (const uint8_t *)(data ? data : ""), n_bytes };
 }
 static inline struct amp_value amp_text(const char *text) /* NULL: absent */
 {
-	return (struct amp_value){(const uint8_t *)text, text ? strlen(text) : 0};
+	return (struct amp_value){ (const uint8_t *)text, text ? strlen(text) : 0 };
 }
 bool amp_value_is(const struct amp_value *value, const char *text);
 

@@ -3,7 +3,7 @@
 
 int amp_asks_init(struct amp_asks *asks, size_t max)
 {
-	*asks = (struct amp_asks){.max = max};
+	*asks = (struct amp_asks){ .max = max };
 	asks->list = calloc(max, sizeof(*asks->list));
 	return asks->list ? 0 : -ENOMEM;
 }
@@ -11,7 +11,7 @@ int amp_asks_init(struct amp_asks *asks, size_t max)
 void amp_asks_fini(struct amp_asks *asks)
 {
 	free(asks->list);
-	*asks = (struct amp_asks){0};
+	*asks = (struct amp_asks){ 0 };
 }
 
 void amp_asks_skip(struct amp_asks *asks)
@@ -24,10 +24,10 @@ int amp_asks_add(struct amp_asks *asks, unsigned kind, uint64_t cookie, uint64_t
 {
 	if (asks->n == asks->max)
 		return -ENOBUFS;
-	asks->list[asks->n++] = (struct amp_ask){.number = ++asks->last_number,
-						 .deadline_us = deadline_us,
-						 .cookie = cookie,
-						 .kind = kind};
+	asks->list[asks->n++] = (struct amp_ask){ .number = ++asks->last_number,
+						  .deadline_us = deadline_us,
+						  .cookie = cookie,
+						  .kind = kind };
 	*ret_number = asks->last_number;
 	return 0;
 }

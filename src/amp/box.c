@@ -39,10 +39,10 @@ static bool set(struct amp_box *box, const uint8_t *key, size_t key_bytes, const
 		return false;
 	if (!pair)
 		pair = &box->pairs[box->n_pairs++];
-	*pair = (struct amp_pair){.key = key,
-				  .value = value ? value : empty,
-				  .key_bytes = (uint8_t)key_bytes,
-				  .value_bytes = (uint16_t)value_bytes};
+	*pair = (struct amp_pair){ .key = key,
+				   .value = value ? value : empty,
+				   .key_bytes = (uint8_t)key_bytes,
+				   .value_bytes = (uint16_t)value_bytes };
 	return true;
 }
 
@@ -203,7 +203,7 @@ bool amp_get(const struct amp_box *box, const char *key, struct amp_value *ret_v
 		const struct amp_pair *pair = &box->pairs[i];
 
 		if (pair->key_bytes == key_bytes && memcmp(pair->key, key, key_bytes) == 0) {
-			*ret_value = (struct amp_value){pair->value, pair->value_bytes};
+			*ret_value = (struct amp_value){ pair->value, pair->value_bytes };
 			return true;
 		}
 	}
@@ -234,7 +234,7 @@ int amp_list_next(struct reader *list, struct amp_value *ret_element)
 	data = reader_bytes(list, n_bytes);
 	if (!data)
 		return -EBADMSG;
-	*ret_element = (struct amp_value){data, n_bytes};
+	*ret_element = (struct amp_value){ data, n_bytes };
 	return 0;
 }
 

@@ -7,7 +7,8 @@
 
 void amp_reader_init(struct amp_reader *reader, size_t box_max_bytes, size_t buffer_max_bytes)
 {
-	*reader = (struct amp_reader){.box_max_bytes = min_size(box_max_bytes, AMP_BOX_MAX_BYTES)};
+	*reader =
+		(struct amp_reader){ .box_max_bytes = min_size(box_max_bytes, AMP_BOX_MAX_BYTES) };
 	buffer_init(&reader->buffer, buffer_max_bytes, true);
 }
 

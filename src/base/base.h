@@ -21,12 +21,12 @@
 
 /* ---- small things -------------------------------------------------------- */
 
-#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
-#define NEVER_US      UINT64_MAX /* a deadline that is not armed */
-#define US_PER_MS     UINT64_C(1000)
-#define US_PER_S      UINT64_C(1000000)
+#define ARRAY_SIZE(a)                   (sizeof(a) / sizeof((a)[0]))
+#define NEVER_US                        UINT64_MAX /* a deadline that is not armed */
+#define US_PER_MS                       UINT64_C(1000)
+#define US_PER_S                        UINT64_C(1000000)
 
-#define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+#define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 /* Owned locals: `_cleanup_(freep) char *s = NULL;`; TAKE_PTR() hands them on. */
 #define _cleanup_(f) __attribute__((cleanup(f)))
@@ -145,10 +145,10 @@ static inline size_t writer_left(const struct writer *w)
 
 struct buffer {
 	uint8_t *data;
-	size_t start, end;   /* the bytes are data[start..end) */
-	size_t size_bytes;   /* allocated */
-	size_t max_bytes;    /* never grows past this */
-	bool secret;         /* wipe what is freed or moved away from */
+	size_t start, end; /* the bytes are data[start..end) */
+	size_t size_bytes; /* allocated */
+	size_t max_bytes;  /* never grows past this */
+	bool secret;       /* wipe what is freed or moved away from */
 };
 
 void buffer_init(struct buffer *b, size_t max_bytes, bool secret);

@@ -27,9 +27,8 @@ int ip_parse(const char *text, struct ip_address *ret_ip)
 
 const char *ip_format(const struct ip_address *ip, char out[static IP_TEXT_BYTES])
 {
-	if (ip->family == FAMILY_NONE ||
-	    !inet_ntop(ip->family == FAMILY_IPV4 ? AF_INET : AF_INET6, ip->bytes, out,
-		       IP_TEXT_BYTES))
+	if (ip->family == FAMILY_NONE || !inet_ntop(ip->family == FAMILY_IPV4 ? AF_INET : AF_INET6,
+						    ip->bytes, out, IP_TEXT_BYTES))
 		snprintf(out, IP_TEXT_BYTES, "-");
 	return out;
 }

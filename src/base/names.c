@@ -94,7 +94,7 @@ void names_encode_request(const struct names_request *request,
 	writer_u8(&w, by_name ? 0 : request->address.family);
 	writer_u8(&w, 0);
 	writer_u32(&w, request->id);
-	writer_bytes(&w, by_name ? (const uint8_t[16]){0} : request->address.bytes, 16);
+	writer_bytes(&w, by_name ? (const uint8_t[16]){ 0 } : request->address.bytes, 16);
 	write_name(&w, by_name ? request->name : "");
 	assert(!w.failed && w.used_bytes == NAMES_REQUEST_BYTES);
 }
@@ -103,7 +103,7 @@ int names_decode_request(const uint8_t data[static NAMES_REQUEST_BYTES],
 			 struct names_request *ret_request)
 {
 	struct reader r = reader_over(data, NAMES_REQUEST_BYTES);
-	struct names_request request = {0};
+	struct names_request request = { 0 };
 	char canonical[NAMES_TEXT_BYTES];
 	bool sound;
 
@@ -162,7 +162,7 @@ void names_encode_reply(const struct names_reply *reply, uint8_t out[static NAME
 int names_decode_reply(const uint8_t data[static NAMES_REPLY_BYTES], struct names_reply *ret_reply)
 {
 	struct reader r = reader_over(data, NAMES_REPLY_BYTES);
-	struct names_reply reply = {0};
+	struct names_reply reply = { 0 };
 	char canonical[NAMES_TEXT_BYTES];
 	uint8_t status;
 	bool sound;

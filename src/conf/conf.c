@@ -106,8 +106,8 @@ static void *field(const struct parse *p, const struct conf_key *key)
 
 static int parse_bool(const char *value, bool *ret_value)
 {
-	static const char *const yes[] = {"yes", "true", "on", "1"};
-	static const char *const no[] = {"no", "false", "off", "0"};
+	static const char *const yes[] = { "yes", "true", "on", "1" };
+	static const char *const no[] = { "no", "false", "off", "0" };
 
 	for (size_t i = 0; i < ARRAY_SIZE(yes); i++) {
 		if (strcasecmp(value, yes[i]) == 0 || strcasecmp(value, no[i]) == 0) {
@@ -347,13 +347,13 @@ static char *next_line(char *out, int out_bytes, void *user)
 int conf_parse(const char *name, const char *text, size_t text_bytes, const struct conf_key *keys,
 	       size_t n_keys, void *target, struct conf_error *ret_error)
 {
-	struct parse p = {.name = name,
-			  .keys = keys,
-			  .n_keys = n_keys,
-			  .target = target,
-			  .error = ret_error,
-			  .text = text,
-			  .left_bytes = text_bytes};
+	struct parse p = { .name = name,
+			   .keys = keys,
+			   .n_keys = n_keys,
+			   .target = target,
+			   .error = ret_error,
+			   .text = text,
+			   .left_bytes = text_bytes };
 	int r;
 
 	assert(n_keys <= KEYS_MAX);

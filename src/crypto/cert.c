@@ -52,7 +52,7 @@ bool crypto_name_cn(const X509_NAME *name, char out[static CRYPTO_NAME_MAX_BYTES
 
 static bool time_to_unix(const ASN1_TIME *time, int64_t *ret_s)
 {
-	struct tm tm = {0};
+	struct tm tm = { 0 };
 
 	if (!time || ASN1_TIME_to_tm(time, &tm) != 1)
 		return false;

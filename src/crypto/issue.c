@@ -13,18 +13,18 @@ struct extension {
 };
 
 static const struct extension domain_extensions[] = {
-	{NID_basic_constraints, "critical,CA:TRUE,pathlen:0"},
+	{ NID_basic_constraints, "critical,CA:TRUE,pathlen:0" },
 	/* Without digitalSignature a Vertex program refuses it in TLS. */
-	{NID_key_usage, "critical,keyCertSign,digitalSignature"},
-	{NID_subject_key_identifier, "hash"},
+	{ NID_key_usage, "critical,keyCertSign,digitalSignature" },
+	{ NID_subject_key_identifier, "hash" },
 };
 
 static const struct extension user_extensions[] = {
-	{NID_basic_constraints, "critical,CA:FALSE"},
-	{NID_key_usage, "critical,digitalSignature,keyAgreement"},
-	{NID_ext_key_usage, "clientAuth,serverAuth"},
-	{NID_subject_key_identifier, "hash"},
-	{NID_authority_key_identifier, "keyid"},
+	{ NID_basic_constraints, "critical,CA:FALSE" },
+	{ NID_key_usage, "critical,digitalSignature,keyAgreement" },
+	{ NID_ext_key_usage, "clientAuth,serverAuth" },
+	{ NID_subject_key_identifier, "hash" },
+	{ NID_authority_key_identifier, "keyid" },
 };
 
 /*

@@ -108,11 +108,11 @@ static bool phc_parse(const char *text, struct phc *p)
 
 int crypto_password_verify(const char *text, const void *password, size_t password_bytes)
 {
-	struct phc phc = {.cost = CRYPTO_PASSWORD_COST,
-			  .block = 8,
-			  .parallel = 1,
-			  .salt_bytes = SALT_BYTES,
-			  .hash_bytes = HASH_BYTES};
+	struct phc phc = { .cost = CRYPTO_PASSWORD_COST,
+			   .block = 8,
+			   .parallel = 1,
+			   .salt_bytes = SALT_BYTES,
+			   .hash_bytes = HASH_BYTES };
 	uint8_t hash[FIELD_MAX_BYTES];
 	bool equal = false;
 	int r;

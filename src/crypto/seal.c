@@ -201,7 +201,8 @@ int crypto_seal_to_cert(const struct crypto_cert *recipient, const struct crypto
 			const void *context, size_t context_bytes, const void *plain,
 			size_t plain_bytes, struct buffer *out)
 {
-	const struct envelope e = {context, context_bytes, recipient->spki_hash, sender->spki_hash};
+	const struct envelope e = { context, context_bytes, recipient->spki_hash,
+				    sender->spki_hash };
 	size_t signature_bytes = SIGNATURE_MAX_BYTES;
 	uint8_t *room;
 	int n_body, r;
@@ -229,7 +230,8 @@ int crypto_open_sealed(const struct crypto_key *recipient, const struct crypto_c
 		       const void *context, size_t context_bytes, const void *blob,
 		       size_t blob_bytes, struct buffer *out)
 {
-	const struct envelope e = {context, context_bytes, recipient->spki_hash, sender->spki_hash};
+	const struct envelope e = { context, context_bytes, recipient->spki_hash,
+				    sender->spki_hash };
 	_cleanup_(crypto_aead_freep) struct crypto_aead *aead = NULL;
 	_cleanup_(EVP_PKEY_freep) EVP_PKEY *ephemeral = NULL;
 	struct reader reader = reader_over(blob, blob_bytes);

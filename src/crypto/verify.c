@@ -11,35 +11,36 @@
 static const struct {
 	const char *name, *text;
 } reasons[] = {
-	[CRYPTO_VERIFY_OK] = {"ok", "the certificate is good"},
-	[CRYPTO_VERIFY_MALFORMED] = {"malformed", "the certificate makes no sense: it must hold "
-						  "one common name, and dates and extensions "
-						  "that can be read"},
-	[CRYPTO_VERIFY_WRONG_NAME] = {"wrong-name", "the certificate belongs to another address"},
-	[CRYPTO_VERIFY_WRONG_ISSUER] = {"wrong-issuer",
-					"the certificate was issued by another domain"},
-	[CRYPTO_VERIFY_BAD_SIGNATURE] = {"bad-signature",
-					 "the certificate is not signed with the key that is "
-					 "known for its domain"},
-	[CRYPTO_VERIFY_NOT_A_CA] = {"not-a-ca",
-				    "the domain's certificate may not sign certificates"},
-	[CRYPTO_VERIFY_WRONG_USE] = {"wrong-use", "the certificate was not made for TLS by a user"},
-	[CRYPTO_VERIFY_WEAK_DIGEST] = {"weak-digest",
-				       "the certificate is signed with MD5, SHA-1 or another "
-				       "digest that can be forged; it must be issued again "
-				       "with SHA-256"},
-	[CRYPTO_VERIFY_WEAK_KEY] = {"weak-key",
-				    "the key is too weak or of a kind that is not accepted; use "
-				    "ECDSA P-256, Ed25519, or RSA of at least 2048 bits"},
-	[CRYPTO_VERIFY_NOT_YET_VALID] = {"not-yet-valid",
-					 "the certificate is not valid yet; is the clock right?"},
-	[CRYPTO_VERIFY_EXPIRED] = {"expired", "the certificate has expired; is the clock right?"},
-	[CRYPTO_VERIFY_UNKNOWN_ISSUER] = {"unknown-issuer",
-					  "the domain that issued the certificate is not known"},
-	[CRYPTO_VERIFY_KEY_CHANGED] = {"key-changed",
-				       "the key is not the one that is pinned for this address"},
-	[CRYPTO_VERIFY_REVOKED] = {"revoked", "the certificate was revoked"},
-	[CRYPTO_VERIFY_REFUSED] = {"refused", "the certificate is not accepted here"},
+	[CRYPTO_VERIFY_OK] = { "ok", "the certificate is good" },
+	[CRYPTO_VERIFY_MALFORMED] = { "malformed", "the certificate makes no sense: it must hold "
+						   "one common name, and dates and extensions "
+						   "that can be read" },
+	[CRYPTO_VERIFY_WRONG_NAME] = { "wrong-name", "the certificate belongs to another address" },
+	[CRYPTO_VERIFY_WRONG_ISSUER] = { "wrong-issuer",
+					 "the certificate was issued by another domain" },
+	[CRYPTO_VERIFY_BAD_SIGNATURE] = { "bad-signature",
+					  "the certificate is not signed with the key that is "
+					  "known for its domain" },
+	[CRYPTO_VERIFY_NOT_A_CA] = { "not-a-ca",
+				     "the domain's certificate may not sign certificates" },
+	[CRYPTO_VERIFY_WRONG_USE] = { "wrong-use",
+				      "the certificate was not made for TLS by a user" },
+	[CRYPTO_VERIFY_WEAK_DIGEST] = { "weak-digest",
+					"the certificate is signed with MD5, SHA-1 or another "
+					"digest that can be forged; it must be issued again "
+					"with SHA-256" },
+	[CRYPTO_VERIFY_WEAK_KEY] = { "weak-key",
+				     "the key is too weak or of a kind that is not accepted; use "
+				     "ECDSA P-256, Ed25519, or RSA of at least 2048 bits" },
+	[CRYPTO_VERIFY_NOT_YET_VALID] = { "not-yet-valid",
+					  "the certificate is not valid yet; is the clock right?" },
+	[CRYPTO_VERIFY_EXPIRED] = { "expired", "the certificate has expired; is the clock right?" },
+	[CRYPTO_VERIFY_UNKNOWN_ISSUER] = { "unknown-issuer",
+					   "the domain that issued the certificate is not known" },
+	[CRYPTO_VERIFY_KEY_CHANGED] = { "key-changed",
+					"the key is not the one that is pinned for this address" },
+	[CRYPTO_VERIFY_REVOKED] = { "revoked", "the certificate was revoked" },
+	[CRYPTO_VERIFY_REFUSED] = { "refused", "the certificate is not accepted here" },
 };
 
 static_assert(ARRAY_SIZE(reasons) == CRYPTO_VERIFY_COUNT, "a reason without a text");

@@ -153,7 +153,7 @@ static int parse_body(json_t *object, struct ctl_reply *out)
 
 int ctl_reply_parse(const char *line, size_t line_bytes, struct ctl_reply *ret_reply)
 {
-	struct ctl_reply reply = {.type = CTL_REPLY_RESULT};
+	struct ctl_reply reply = { .type = CTL_REPLY_RESULT };
 	json_t *object = ctl_load(line, line_bytes);
 	int r = -EBADMSG;
 
@@ -174,5 +174,5 @@ void ctl_reply_fini(struct ctl_reply *reply)
 	json_decref(reply->body);
 	free(reply->text);
 	free(reply->hint);
-	*reply = (struct ctl_reply){.type = CTL_REPLY_TYPE_COUNT};
+	*reply = (struct ctl_reply){ .type = CTL_REPLY_TYPE_COUNT };
 }

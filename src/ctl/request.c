@@ -100,7 +100,7 @@ static int parse_command(const json_t *object, struct ctl_request *out, char *wh
 int ctl_request_parse(const char *line, size_t line_bytes, struct ctl_request *ret_request,
 		      char *why, size_t why_bytes)
 {
-	struct ctl_request request = {.type = CTL_REQUEST};
+	struct ctl_request request = { .type = CTL_REQUEST };
 	json_t *object = ctl_load(line, line_bytes);
 	const json_t *answer;
 	uint64_t version = 0;

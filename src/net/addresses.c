@@ -94,7 +94,8 @@ int net_changes_new(struct net_loop *loop, void (*fn)(void *user), void *user,
 
 	if (!changes)
 		return -ENOMEM;
-	*changes = (struct net_changes){.loop = loop, .fn = fn, .user = user, .first_us = NEVER_US};
+	*changes =
+		(struct net_changes){ .loop = loop, .fn = fn, .user = user, .first_us = NEVER_US };
 	net_timer_init(&changes->timer, loop, on_quiet, changes);
 	changes->fd = socket(AF_NETLINK, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, NETLINK_ROUTE);
 	if (changes->fd < 0 || bind(changes->fd, (const struct sockaddr *)&at, sizeof(at)) < 0)

@@ -131,7 +131,7 @@ static void heap_remove(struct net_loop *loop, struct net_timer *t)
 void net_timer_init(struct net_timer *t, struct net_loop *loop,
 		    void (*fn)(void *user, uint64_t now_us), void *user)
 {
-	*t = (struct net_timer){.loop = loop, .fn = fn, .user = user, .due_us = NEVER_US};
+	*t = (struct net_timer){ .loop = loop, .fn = fn, .user = user, .due_us = NEVER_US };
 }
 
 void net_timer_arm(struct net_timer *t, uint64_t due_us)
@@ -174,7 +174,7 @@ static void run_timers(struct net_loop *loop)
 static void arm_timer_fd(struct net_loop *loop)
 {
 	const uint64_t due_us = loop->heap ? loop->heap->due_us : NEVER_US;
-	struct itimerspec spec = {0};
+	struct itimerspec spec = { 0 };
 
 	if (due_us >= loop->armed_us)
 		return;
@@ -200,7 +200,7 @@ static void on_timer_fd(evutil_socket_t fd, short what, void *user)
 
 void net_soon_init(struct net_soon *s, struct net_loop *loop, void (*fn)(void *user), void *user)
 {
-	*s = (struct net_soon){.loop = loop, .fn = fn, .user = user};
+	*s = (struct net_soon){ .loop = loop, .fn = fn, .user = user };
 }
 
 void net_soon_queue(struct net_soon *s)
@@ -233,7 +233,7 @@ static void run_soon(struct net_loop *loop)
 void net_loop_trash(struct net_loop *loop, struct net_trash *trash, void (*fn)(void *memory),
 		    void *memory)
 {
-	*trash = (struct net_trash){.next = loop->trash, .fn = fn, .memory = memory};
+	*trash = (struct net_trash){ .next = loop->trash, .fn = fn, .memory = memory };
 	loop->trash = trash;
 }
 
@@ -257,7 +257,7 @@ uint8_t *net_loop_scratch(struct net_loop *loop)
 void net_watch_init(struct net_watch *w, struct net_loop *loop, int fd,
 		    void (*fn)(void *user, unsigned ready), void *user)
 {
-	*w = (struct net_watch){.loop = loop, .fd = fd, .fn = fn, .user = user};
+	*w = (struct net_watch){ .loop = loop, .fd = fd, .fn = fn, .user = user };
 }
 
 static void on_watch(evutil_socket_t fd, short what, void *user)
@@ -323,7 +323,9 @@ int net_loop_on_signal(struct net_loop *loop, int signal_number,
 
 	if (!watch)
 		return -ENOMEM;
-	*watch = (struct signal_watch){.next = loop->signals, .fn = fn, .user = user, .loop = loop};
+	*watch = (struct signal_watch){
+		.next = loop->signals, .fn = fn, .user = user, .loop = loop
+	};
 	watch->event = evsignal_new(loop->base, signal_number, on_signal, watch);
 	if (!watch->event || event_add(watch->event, NULL) < 0) {
 		if (watch->event)

@@ -190,7 +190,7 @@ static int open_channel(struct net_query *q)
 static void interleave(struct lookup *l)
 {
 	struct endpoint sorted[HOST_RESULTS_MAX];
-	bool used[HOST_RESULTS_MAX] = {false};
+	bool used[HOST_RESULTS_MAX] = { false };
 	uint8_t family = FAMILY_NONE;
 
 	for (size_t n = 0; n < l->n_endpoints; n++) {
@@ -233,10 +233,10 @@ static void on_addresses(void *user, int status, int n_timeouts, struct ares_add
 
 static void lookup_start(struct net_query *q, struct lookup *l, const char *host, uint16_t port)
 {
-	const struct ares_addrinfo_hints hints = {.ai_family = AF_UNSPEC,
-						  .ai_socktype = SOCK_STREAM};
+	const struct ares_addrinfo_hints hints = { .ai_family = AF_UNSPEC,
+						   .ai_socktype = SOCK_STREAM };
 
-	*l = (struct lookup){.query = q, .progress = PART_RUNNING, .port = port};
+	*l = (struct lookup){ .query = q, .progress = PART_RUNNING, .port = port };
 	ares_getaddrinfo(q->channel, host, NULL, &hints, on_addresses, l);
 }
 
@@ -299,7 +299,9 @@ static void on_srv(void *user, int status, int n_timeouts, unsigned char *answer
 		/* A target of "." says that the domain has no such service. */
 		if (!s->host || !s->host[0] || !s->port || strlen(s->host) >= sizeof(t->host))
 			continue;
-		*t = (struct target){.priority = s->priority, .weight = s->weight, .port = s->port};
+		*t = (struct target){ .priority = s->priority,
+				      .weight = s->weight,
+				      .port = s->port };
 		memcpy(t->host, s->host, strlen(s->host) + 1);
 		q->n_targets++;
 	}
@@ -485,7 +487,7 @@ static int query_new(struct net_resolver *resolver, const char *name, net_resolv
 static int resolve(struct net_resolver *resolver, const char *name, uint16_t port, bool with_srv,
 		   net_resolved_fn *fn, void *user, struct net_query **ret_query)
 {
-	struct endpoint literal = {.port = port};
+	struct endpoint literal = { .port = port };
 	const bool is_literal = ip_parse(name, &literal.ip) == 0;
 	struct net_query *q;
 	char srv_name[300];
@@ -498,7 +500,7 @@ static int resolve(struct net_resolver *resolver, const char *name, uint16_t por
 		return r;
 	*ret_query = q;
 	if (is_literal) {
-		q->host = (struct lookup){.progress = PART_DONE, .n_endpoints = 1};
+		q->host = (struct lookup){ .progress = PART_DONE, .n_endpoints = 1 };
 		q->host.endpoints[0] = literal;
 		settle_if_known(q);
 		return 0;

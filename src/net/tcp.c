@@ -189,7 +189,7 @@ int net_connect_new(struct net_loop *loop, const struct endpoint *endpoints, siz
 	c->won_fd = -1;
 	c->n_attempts = min_size(n_endpoints, NET_ENDPOINTS_MAX);
 	for (size_t i = 0; i < c->n_attempts; i++)
-		c->attempts[i] = (struct attempt){.connect = c, .remote = endpoints[i], .fd = -1};
+		c->attempts[i] = (struct attempt){ .connect = c, .remote = endpoints[i], .fd = -1 };
 	net_timer_init(&c->stagger, loop, on_stagger, c);
 	net_timer_init(&c->timeout, loop, on_connect_timeout, c);
 	net_soon_init(&c->done, loop, connect_report, c);
@@ -240,7 +240,7 @@ static int read_groups(int fd, struct net_peer *peer)
 
 static void hand_out_unix(struct net_listener *l, int fd)
 {
-	struct net_peer peer = {0};
+	struct net_peer peer = { 0 };
 	struct ucred cred;
 	socklen_t length = sizeof(cred);
 
@@ -288,7 +288,7 @@ static void on_acceptable(void *user, unsigned ready)
 
 	(void)ready;
 	for (int n = 0; n < ACCEPTS_PER_WAKE_UP && !l->freed && !l->paused; n++) {
-		struct sockaddr_storage sa = {0};
+		struct sockaddr_storage sa = { 0 };
 		socklen_t length = sizeof(sa);
 		const int fd = accept4(l->fd, (struct sockaddr *)&sa, &length,
 				       SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -424,7 +424,7 @@ static int unix_address(const char *path, struct sockaddr_un *ret_sa)
 
 	if (n_bytes == 0 || n_bytes >= sizeof(ret_sa->sun_path))
 		return -ENAMETOOLONG;
-	*ret_sa = (struct sockaddr_un){.sun_family = AF_UNIX};
+	*ret_sa = (struct sockaddr_un){ .sun_family = AF_UNIX };
 	memcpy(ret_sa->sun_path, path, n_bytes);
 	return 0;
 }

@@ -121,7 +121,7 @@ static int bind_socket(struct net_udp *udp)
 		return -EAFNOSUPPORT;
 	udp->local = to;
 	if (ip_is_unspecified(&to.ip))
-		udp->local.ip = (struct ip_address){.family = FAMILY_NONE};
+		udp->local.ip = (struct ip_address){ .family = FAMILY_NONE };
 	return 0;
 }
 
@@ -218,7 +218,7 @@ static void take_ipv6(const struct cmsghdr *c, struct net_udp_packet *p)
 
 	switch (c->cmsg_type) {
 	case IPV6_PKTINFO: {
-		struct sockaddr_in6 sa = {.sin6_family = AF_INET6};
+		struct sockaddr_in6 sa = { .sin6_family = AF_INET6 };
 		struct endpoint local;
 
 		memcpy(&info, data, sizeof(info));
@@ -250,7 +250,7 @@ static void take_ipv4(const struct cmsghdr *c, struct net_udp_packet *p)
 	switch (c->cmsg_type) {
 	case IP_PKTINFO:
 		memcpy(&info, data, sizeof(info));
-		p->local = (struct ip_address){.family = FAMILY_IPV4};
+		p->local = (struct ip_address){ .family = FAMILY_IPV4 };
 		/* spec_dst is what a reply should come from; for a broadcast it is not the
 		 * header's. */
 		memcpy(p->local.bytes, &info.ipi_spec_dst, 4);
@@ -310,7 +310,7 @@ static bool take_message(struct net_udp *udp, struct mmsghdr *m, struct net_udp_
 static int receive_batch(struct net_udp *udp, uint64_t now_us)
 {
 	uint8_t *scratch = net_loop_scratch(udp->loop);
-	struct mmsghdr messages[NET_UDP_BATCH] = {0};
+	struct mmsghdr messages[NET_UDP_BATCH] = { 0 };
 	struct sockaddr_storage names[NET_UDP_BATCH];
 	struct iovec iov[NET_UDP_BATCH];
 	_Alignas(struct cmsghdr) uint8_t control[NET_UDP_BATCH][CONTROL_BYTES];
@@ -391,12 +391,12 @@ static void control_add_int(struct msghdr *m, int level, int type, int value)
 static void control_add_source(struct msghdr *m, const struct net_udp_send *s)
 {
 	if (s->from.family == FAMILY_IPV4 && s->to.ip.family == FAMILY_IPV4) {
-		struct in_pktinfo info = {0};
+		struct in_pktinfo info = { 0 };
 
 		memcpy(&info.ipi_spec_dst, s->from.bytes, 4);
 		control_add(m, IPPROTO_IP, IP_PKTINFO, &info, sizeof(info));
 	} else if (s->from.family == FAMILY_IPV6 && s->to.ip.family == FAMILY_IPV6) {
-		struct in6_pktinfo info = {.ipi6_ifindex = s->to.scope_id};
+		struct in6_pktinfo info = { .ipi6_ifindex = s->to.scope_id };
 
 		memcpy(&info.ipi6_addr, s->from.bytes, 16);
 		control_add(m, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof(info));

@@ -23,7 +23,7 @@
 #define LIMIT_US    (200 * US_PER_MS)
 #define TTL_SECONDS 0 /* a cache would outlive a change of the peer's address here */
 
-#define EXPORTED __attribute__((visibility("default")))
+#define EXPORTED    __attribute__((visibility("default")))
 
 /* ---- asking the daemon ------------------------------------------------------------- */
 
@@ -64,7 +64,8 @@ static int connect_daemon(void)
 		return -1;
 	memcpy(address.sun_path, path, strlen(path) + 1);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	/* Never EINPROGRESS: a Unix socket connects or does not; with a full backlog it does not. */
+	/* Never EINPROGRESS: a Unix socket connects or does not; with a full backlog it does not.
+	 */
 	if (fd >= 0 && connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0) {
 		close(fd);
 		fd = -1;
@@ -243,9 +244,8 @@ enum nss_status _nss_q2q_gethostbyname2_r(const char *name, int af, struct hoste
 enum nss_status _nss_q2q_gethostbyname_r(const char *name, struct hostent *result, char *buffer,
 					 size_t buffer_bytes, int *errnop, int *h_errnop);
 enum nss_status _nss_q2q_gethostbyaddr2_r(const void *address, socklen_t address_bytes, int af,
-					  struct hostent *result, char *buffer,
-					  size_t buffer_bytes, int *errnop, int *h_errnop,
-					  int32_t *ttlp);
+					  struct hostent *result, char *buffer, size_t buffer_bytes,
+					  int *errnop, int *h_errnop, int32_t *ttlp);
 enum nss_status _nss_q2q_gethostbyaddr_r(const void *address, socklen_t address_bytes, int af,
 					 struct hostent *result, char *buffer, size_t buffer_bytes,
 					 int *errnop, int *h_errnop);
@@ -297,10 +297,9 @@ EXPORTED enum nss_status _nss_q2q_gethostbyname4_r(const char *name, struct gaih
 	return NSS_STATUS_SUCCESS;
 }
 
-EXPORTED enum nss_status _nss_q2q_gethostbyname3_r(const char *name, int af,
-						   struct hostent *result, char *buffer,
-						   size_t buffer_bytes, int *errnop, int *h_errnop,
-						   int32_t *ttlp, char **canonp)
+EXPORTED enum nss_status _nss_q2q_gethostbyname3_r(const char *name, int af, struct hostent *result,
+						   char *buffer, size_t buffer_bytes, int *errnop,
+						   int *h_errnop, int32_t *ttlp, char **canonp)
 {
 	const int saved = errno;
 	struct arena arena = { buffer, buffer_bytes };
@@ -331,9 +330,9 @@ EXPORTED enum nss_status _nss_q2q_gethostbyname3_r(const char *name, int af,
 	return NSS_STATUS_SUCCESS;
 }
 
-EXPORTED enum nss_status _nss_q2q_gethostbyname2_r(const char *name, int af,
-						   struct hostent *result, char *buffer,
-						   size_t buffer_bytes, int *errnop, int *h_errnop)
+EXPORTED enum nss_status _nss_q2q_gethostbyname2_r(const char *name, int af, struct hostent *result,
+						   char *buffer, size_t buffer_bytes, int *errnop,
+						   int *h_errnop)
 {
 	return _nss_q2q_gethostbyname3_r(name, af, result, buffer, buffer_bytes, errnop, h_errnop,
 					 NULL, NULL);

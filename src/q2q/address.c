@@ -76,7 +76,7 @@ int q2q_address_parse(const void *text, size_t n_bytes, struct q2q_address *ret_
 	const uint8_t *at = n_bytes > 0 ? memchr(bytes, '@', n_bytes) : NULL;
 	const size_t resource_bytes = at ? (size_t)(at - bytes) : 0;
 	const size_t skip = at ? resource_bytes + 1 : 0;
-	struct q2q_address a = {"", "", ""};
+	struct q2q_address a = { "", "", "" };
 
 	if (n_bytes == 0) {
 		*ret_address = a;
@@ -206,8 +206,9 @@ const char *q2q_method_kind_name(enum q2q_method_kind kind)
 static struct q2q_method parse_method(const struct amp_value *text)
 {
 	const uint8_t *at = memchr(text->data, '@', text->n_bytes);
-	const struct amp_value type = {text->data, at ? (size_t)(at - text->data) : text->n_bytes};
-	struct q2q_method method = {.kind = Q2Q_METHOD_UNKNOWN};
+	const struct amp_value type = { text->data,
+					at ? (size_t)(at - text->data) : text->n_bytes };
+	struct q2q_method method = { .kind = Q2Q_METHOD_UNKNOWN };
 
 	for (enum q2q_method_kind kind = 0; kind < Q2Q_METHOD_UNKNOWN; kind++)
 		if (amp_value_is(&type, q2q_method_kind_name(kind)))

@@ -284,10 +284,10 @@ struct pending *conn_pend(struct q2q_conn *conn, enum q2q_command command,
 
 		if (p->handle != 0)
 			continue;
-		*p = (struct pending){.handle = ++conn->last_handle,
-				      .command = command,
-				      .virtual_id = virtual_id,
-				      .ask_bytes = (uint8_t)ask->n_bytes};
+		*p = (struct pending){ .handle = ++conn->last_handle,
+				       .command = command,
+				       .virtual_id = virtual_id,
+				       .ask_bytes = (uint8_t)ask->n_bytes };
 		memcpy(p->ask, ask->data, ask->n_bytes);
 		conn->n_pending++;
 		return p;
@@ -536,7 +536,7 @@ static bool deliver(struct q2q_conn *conn, const struct amp_value *ask, struct q
 static bool handle_command(struct q2q_conn *conn, const struct amp_box *box,
 			   struct q2q_event *event, uint64_t now_us)
 {
-	struct amp_value name = amp_text(""), ask = {NULL, 0};
+	struct amp_value name = amp_text(""), ask = { NULL, 0 };
 	enum verdict verdict = DELIVER;
 	enum q2q_command command;
 

@@ -479,7 +479,7 @@ void failure_decode(const struct command *command, const struct amp_box *box,
 {
 	struct amp_value code = amp_text(""), description = amp_text("");
 
-	*ret_failure = (struct q2q_failure){.error = Q2Q_ERROR_OTHER};
+	*ret_failure = (struct q2q_failure){ .error = Q2Q_ERROR_OTHER };
 	(void)amp_get(box, "_error_code", &code);
 	(void)amp_get(box, "_error_description", &description);
 	text_sanitize(code.data, code.n_bytes, ret_failure->code_text,
@@ -494,7 +494,7 @@ void failure_decode(const struct command *command, const struct amp_box *box,
 
 struct q2q_failure failure_local(enum q2q_error error, const char *description)
 {
-	struct q2q_failure failure = {.error = error};
+	struct q2q_failure failure = { .error = error };
 
 	snprintf(failure.code_text, sizeof(failure.code_text), "%s", error_names[error]);
 	snprintf(failure.description, sizeof(failure.description), "%s", description);

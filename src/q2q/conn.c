@@ -347,7 +347,7 @@ static uint64_t keepalive_due_us(const struct q2q_conn *conn)
 
 static void keep_alive(struct q2q_conn *conn, uint64_t now_us)
 {
-	const struct q2q_call source_ip = {.command = Q2Q_SOURCE_IP};
+	const struct q2q_call source_ip = { .command = Q2Q_SOURCE_IP };
 	const uint64_t deadline_us =
 		add_sat_u64(now_us, add_sat_u64(conn->config.dead_us, conn->config.keepalive_us));
 

@@ -32,7 +32,8 @@ static void start_tls(struct q2q_conn *conn, enum crypto_tls_role role, enum cry
 		      uint64_t now_us)
 {
 	const struct crypto_tls_policy policy = {
-		.role = role, .peer = peer, .verify = verify_peer, .user = conn};
+		.role = role, .peer = peer, .verify = verify_peer, .user = conn
+	};
 	struct amp_value rest = amp_reader_rest(&conn->reader);
 	const int r = crypto_tls_new(conn->tls_context, &policy, &conn->tls);
 
@@ -55,7 +56,7 @@ int q2q_conn_secure(struct q2q_conn *conn, const struct q2q_secure *secure, uint
 		    uint64_t now_us)
 {
 	const uint64_t wait_us = add_sat_u64(conn->config.setup_us, conn->config.handshake_us);
-	struct q2q_call call = {.command = Q2Q_SECURE};
+	struct q2q_call call = { .command = Q2Q_SECURE };
 	int r;
 
 	if (conn->state == CONN_OVER)

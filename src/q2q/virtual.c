@@ -129,7 +129,7 @@ static int write_body(struct q2q_conn *conn, const struct virtual_transport *v, 
 {
 	const struct q2q_call call = {
 		.command = Q2Q_WRITE,
-		.write = {.id = v->id, .body = amp_value(data, n_bytes)},
+		.write = { .id = v->id, .body = amp_value(data, n_bytes) },
 	};
 
 	return conn_tell(conn, &call);
@@ -216,7 +216,7 @@ static bool handle_inner_call(struct q2q_conn *conn, struct virtual_transport *v
 {
 	const enum q2q_command wanted =
 		v->state == VIRTUAL_ADMIN ? Q2Q_ADD_USER : Q2Q_RETRIEVE_CONNECTION;
-	struct amp_value name, ask = {NULL, 0};
+	struct amp_value name, ask = { NULL, 0 };
 	struct pending *pending;
 
 	if (amp_box_shape(box) != AMP_SHAPE_COMMAND || !amp_get(box, "_command", &name)) {
@@ -566,8 +566,8 @@ int q2q_conn_accept_retrieve(struct q2q_conn *conn, uint64_t ask, enum q2q_inner
 static int open_one(struct q2q_conn *conn, const struct amp_value *identifier, uint64_t cookie,
 		    uint64_t now_us, struct virtual_transport **ret_v)
 {
-	const struct q2q_call retrieve = {.command = Q2Q_RETRIEVE_CONNECTION,
-					  .retrieve = {.identifier = *identifier}};
+	const struct q2q_call retrieve = { .command = Q2Q_RETRIEVE_CONNECTION,
+					   .retrieve = { .identifier = *identifier } };
 	struct virtual_transport *v;
 	struct q2q_call call;
 	struct amp_box box;

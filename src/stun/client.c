@@ -10,7 +10,7 @@
 void stun_client_start(struct stun_client *c, const uint8_t transaction[STUN_TRANSACTION_BYTES],
 		       uint64_t now_us)
 {
-	*c = (struct stun_client){.state = STUN_WAITING, .send_due = true, .deadline_us = now_us};
+	*c = (struct stun_client){ .state = STUN_WAITING, .send_due = true, .deadline_us = now_us };
 	memcpy(c->transaction, transaction, STUN_TRANSACTION_BYTES);
 }
 
@@ -47,8 +47,9 @@ int stun_client_input(struct stun_client *c, const void *data, size_t data_bytes
 
 size_t stun_client_output(struct stun_client *c, uint8_t *out, size_t out_bytes, uint64_t now_us)
 {
-	struct stun_message m = {
-		.class = STUN_REQUEST, .method = STUN_BINDING, .has_fingerprint = true};
+	struct stun_message m = { .class = STUN_REQUEST,
+				  .method = STUN_BINDING,
+				  .has_fingerprint = true };
 	size_t n_bytes;
 
 	if (c->state != STUN_WAITING || !c->send_due)

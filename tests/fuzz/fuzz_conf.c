@@ -21,7 +21,7 @@ static int call(void *target, const char *argument, const char *value, char *why
 	return argument && value[0] == 'x' ? -EINVAL : 0;
 }
 
-static const char *const choices[] = {"a", "b", NULL};
+static const char *const choices[] = { "a", "b", NULL };
 
 /* clang-format off */
 static const struct conf_key keys[] = {
@@ -36,8 +36,8 @@ static const struct conf_key keys[] = {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t data_bytes)
 {
-	struct target target = {0};
-	struct conf_error error = {0};
+	struct target target = { 0 };
+	struct conf_error error = { 0 };
 	const int r = conf_parse("f", (const char *)data, data_bytes, keys, ARRAY_SIZE(keys),
 				 &target, &error);
 

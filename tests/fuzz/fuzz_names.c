@@ -6,8 +6,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t data_bytes);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t data_bytes)
 {
 	uint8_t wire[NAMES_REPLY_BYTES > NAMES_REQUEST_BYTES ? NAMES_REPLY_BYTES
-							     : NAMES_REQUEST_BYTES] = {0};
-	uint8_t again[sizeof(wire)] = {0};
+							     : NAMES_REQUEST_BYTES] = { 0 };
+	uint8_t again[sizeof(wire)] = { 0 };
 	char text[512] = "", name[NAMES_TEXT_BYTES], twice[NAMES_TEXT_BYTES];
 	struct names_request request;
 	struct names_reply reply;

@@ -6,7 +6,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t data_bytes);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t data_bytes)
 {
-	static const struct endpoint from = {.ip = {.family = FAMILY_IPV6}, .port = 9};
+	static const struct endpoint from = { .ip = { .family = FAMILY_IPV6 }, .port = 9 };
 	struct stun_message m, again;
 	struct stun_client client;
 	uint8_t out[STUN_MESSAGE_MAX_BYTES];

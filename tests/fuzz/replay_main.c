@@ -74,8 +74,8 @@ int main(int argc, char **argv)
 		int n_files = -1;
 
 		if (stat(argv[i], &st) == 0)
-			n_files = S_ISDIR(st.st_mode) ? replay_directory(argv[i]) :
-							replay_file(argv[i]);
+			n_files = S_ISDIR(st.st_mode) ? replay_directory(argv[i])
+						      : replay_file(argv[i]);
 		/* An empty corpus is a mistake of the tree, not a success. */
 		failed |= n_files <= 0;
 		printf("%s %d - %s: %d inputs replayed\n", n_files > 0 ? "ok" : "not ok", i,

@@ -46,7 +46,7 @@ struct crypto_key *forge_key(EVP_PKEY *pkey)
 
 static void set_names(X509_NAME *name, const char *cn, const struct forge_name *names)
 {
-	const struct forge_name one[] = {{NID_commonName, cn, -1, 0}, {0}};
+	const struct forge_name one[] = { { NID_commonName, cn, -1, 0 }, { 0 } };
 
 	for (const struct forge_name *n = names ? names : one; n->nid; n++)
 		must(X509_NAME_add_entry_by_NID(name, n->nid, n->type ? n->type : V_ASN1_UTF8STRING,

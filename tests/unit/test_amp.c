@@ -123,7 +123,7 @@ static void decode_and_encode(void *user, json_t *step, const uint8_t *bytes, si
 
 static void each_recorded_box_decodes_and_encodes_to_the_same_bytes(void **state)
 {
-	struct count count = {0};
+	struct count count = { 0 };
 
 	(void)state;
 	for (size_t i = 0; vector_files[i]; i++) {
@@ -167,7 +167,7 @@ static void cut_and_flip(void *user, json_t *step, const uint8_t *bytes, size_t 
 
 static void a_box_cut_or_flipped_at_any_byte_is_never_taken_for_the_whole(void **state)
 {
-	struct count count = {0};
+	struct count count = { 0 };
 
 	(void)state;
 	for (size_t i = 0; vector_files[i]; i++) {
@@ -223,7 +223,7 @@ static size_t read_in_pieces(const struct stream *stream, size_t piece_bytes)
 
 static void a_stream_of_boxes_reads_the_same_in_pieces_of_any_size(void **state)
 {
-	static const size_t sizes[] = {1, 2, 3, 7, 64, 1000, 1460, 65536};
+	static const size_t sizes[] = { 1, 2, 3, 7, 64, 1000, 1460, 65536 };
 	static struct stream stream;
 
 	(void)state;
@@ -281,7 +281,7 @@ static void a_box_past_the_limit_is_refused_before_it_is_there(void **state)
 
 static void the_reader_takes_no_more_than_its_maximum(void **state)
 {
-	static const uint8_t zeros[5000] = {0, 1, 'k', 0xff, 0xff};
+	static const uint8_t zeros[5000] = { 0, 1, 'k', 0xff, 0xff };
 	struct amp_reader reader;
 
 	(void)state;
@@ -363,7 +363,7 @@ static void an_empty_box_is_two_zero_bytes(void **state)
 static void a_box_with_too_much_in_it_fails_as_a_whole(void **state)
 {
 	static const uint8_t large[AMP_VALUE_MAX_BYTES + 1];
-	char keys[AMP_PAIRS_MAX + 1][8], key[257] = {0};
+	char keys[AMP_PAIRS_MAX + 1][8], key[257] = { 0 };
 	struct amp_box box;
 	struct buffer out;
 
@@ -399,13 +399,13 @@ static void a_box_with_too_much_in_it_fails_as_a_whole(void **state)
 
 static void a_box_with_more_pairs_than_we_take_is_refused(void **state)
 {
-	uint8_t bytes[6 * (AMP_PAIRS_MAX + 1) + 2] = {0};
+	uint8_t bytes[6 * (AMP_PAIRS_MAX + 1) + 2] = { 0 };
 	struct amp_box box;
 	size_t used;
 
 	(void)state;
 	for (size_t i = 0; i <= AMP_PAIRS_MAX; i++)
-		memcpy(bytes + 6 * i, (uint8_t[]){0, 1, (uint8_t)('0' + i), 0, 1, 'v'}, 6);
+		memcpy(bytes + 6 * i, (uint8_t[]){ 0, 1, (uint8_t)('0' + i), 0, 1, 'v' }, 6);
 	assert_int_equal(amp_box_parse(bytes, sizeof(bytes), &box, &used), -EMSGSIZE);
 	assert_int_equal(amp_box_parse(bytes + 6, sizeof(bytes) - 6, &box, &used), 0);
 	assert_int_equal(box.n_pairs, AMP_PAIRS_MAX);
@@ -433,18 +433,18 @@ static void integers_are_plain_decimals(void **state)
 	static const struct {
 		const char *text;
 		int64_t value;
-	} good[] = {{"0", 0},
-		    {"7", 7},
-		    {"-1", -1},
-		    {"-0", 0},
-		    {"9223372036854775807", INT64_MAX},
-		    {"-9223372036854775808", INT64_MIN}};
-	static const char *const bad[] = {"",      "-",
-					  "+1",    " 1",
-					  "1 ",    "1.0",
-					  "0x1",   "--1",
-					  "1-",    "9223372036854775808",
-					  "1_000", "-9223372036854775809"};
+	} good[] = { { "0", 0 },
+		     { "7", 7 },
+		     { "-1", -1 },
+		     { "-0", 0 },
+		     { "9223372036854775807", INT64_MAX },
+		     { "-9223372036854775808", INT64_MIN } };
+	static const char *const bad[] = { "",      "-",
+					   "+1",    " 1",
+					   "1 ",    "1.0",
+					   "0x1",   "--1",
+					   "1-",    "9223372036854775808",
+					   "1_000", "-9223372036854775809" };
 	char text[AMP_INTEGER_TEXT_BYTES];
 	struct amp_value value;
 	int64_t integer;
@@ -465,7 +465,7 @@ static void integers_are_plain_decimals(void **state)
 
 static void booleans_are_exactly_true_or_false(void **state)
 {
-	static const char *const bad[] = {"true", "TRUE", "True ", "1", "", "Falsey"};
+	static const char *const bad[] = { "true", "TRUE", "True ", "1", "", "Falsey" };
 	struct amp_value value = amp_text("True");
 	bool boolean = false;
 
@@ -487,21 +487,21 @@ static void floats_are_written_as_python_writes_them(void **state)
 		double value;
 		const char *text;
 	} cases[] = {
-		{0.0, "0.0"},
-		{-0.0, "-0.0"},
-		{1.0, "1.0"},
-		{0.1, "0.1"},
-		{0.1 + 0.2, "0.30000000000000004"},
-		{1e15, "1000000000000000.0"},
-		{1e16, "1e+16"},
-		{1.5e22, "1.5e+22"},
-		{0.0001, "0.0001"},
-		{0.00001, "1e-05"},
-		{123456.789, "123456.789"},
-		{5e-324, "5e-324"},
-		{1.7976931348623157e308, "1.7976931348623157e+308"},
-		{INFINITY, "inf"},
-		{-INFINITY, "-inf"},
+		{ 0.0, "0.0" },
+		{ -0.0, "-0.0" },
+		{ 1.0, "1.0" },
+		{ 0.1, "0.1" },
+		{ 0.1 + 0.2, "0.30000000000000004" },
+		{ 1e15, "1000000000000000.0" },
+		{ 1e16, "1e+16" },
+		{ 1.5e22, "1.5e+22" },
+		{ 0.0001, "0.0001" },
+		{ 0.00001, "1e-05" },
+		{ 123456.789, "123456.789" },
+		{ 5e-324, "5e-324" },
+		{ 1.7976931348623157e308, "1.7976931348623157e+308" },
+		{ INFINITY, "inf" },
+		{ -INFINITY, "-inf" },
 	};
 	char text[AMP_FLOAT_TEXT_BYTES];
 	struct amp_value value;
@@ -522,8 +522,8 @@ static void floats_are_written_as_python_writes_them(void **state)
 
 static void what_is_no_number_is_refused(void **state)
 {
-	static const char *const bad[] = {"",      "+",   ".",    "e5",   "1e",      "1e+",
-					  "0x1p3", "1,5", "1.5 ", "nano", "infinit", "1..2"};
+	static const char *const bad[] = { "",      "+",   ".",    "e5",   "1e",      "1e+",
+					   "0x1p3", "1,5", "1.5 ", "nano", "infinit", "1..2" };
 	struct amp_value value;
 	double number;
 
@@ -533,8 +533,8 @@ static void what_is_no_number_is_refused(void **state)
 		assert_int_equal(amp_parse_float(&value, &number), -EBADMSG);
 		assert_int_equal(amp_parse_decimal(&value), -EBADMSG);
 	}
-	static const char *const decimals[] = {"1",         "-1.50", "1E+999999", "sNaN", "NaN123",
-					       "-Infinity", ".5",    "5.",        "1e-7"};
+	static const char *const decimals[] = { "1",         "-1.50", "1E+999999", "sNaN", "NaN123",
+						"-Infinity", ".5",    "5.",        "1e-7" };
 	for (size_t i = 0; i < ARRAY_SIZE(decimals); i++) {
 		value = amp_text(decimals[i]);
 		assert_int_equal(amp_parse_decimal(&value), 0);
@@ -569,7 +569,7 @@ static void a_date_time_is_32_bytes_with_its_zone(void **state)
 
 static void values_are_fetched_by_type(void **state)
 {
-	const struct amp_date_time noon = {2026, 11, 22, 12, 0, 0, 1, 60};
+	const struct amp_date_time noon = { 2026, 11, 22, 12, 0, 0, 1, 60 };
 	struct amp_date_time t;
 	struct amp_value text;
 	struct amp_box box;

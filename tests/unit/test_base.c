@@ -20,7 +20,7 @@ static void a_reader_stops_at_the_end_and_stays_failed(void **state)
 
 static void varints_make_the_round_trip_in_the_shortest_form(void **state)
 {
-	static const uint64_t values[] = { 0,	  63,	      64,	   16383,
+	static const uint64_t values[] = { 0,     63,         64,         16383,
 					   16384, 1073741823, 1073741824, (UINT64_C(1) << 62) - 1 };
 	static const size_t sizes[] = { 1, 1, 2, 2, 4, 4, 8, 8 };
 	uint8_t out[8];
@@ -87,9 +87,9 @@ static void a_buffer_keeps_order_and_its_maximum(void **state)
 static void endpoints_parse_only_what_they_print(void **state)
 {
 	static const char *const good[] = { "1.2.3.4:5", "[2001:db8::1]:65535", "[fe80::1%3]:1" };
-	static const char *const bad[] = { "",	      "1.2.3.4",   "1.2.3.4:",	   "1.2.3.4:65536",
-					   "1.2.3:4", "::1:5",	   "[::1]5",	   "[1.2.3.4]:5",
-					   "[::1:5",  "1.2.3.4:5x", "[::1%3]:5",   "1.2.3.4:0",
+	static const char *const bad[] = { "",        "1.2.3.4",    "1.2.3.4:",     "1.2.3.4:65536",
+					   "1.2.3:4", "::1:5",      "[::1]5",       "[1.2.3.4]:5",
+					   "[::1:5",  "1.2.3.4:5x", "[::1%3]:5",    "1.2.3.4:0",
 					   "a:1",     " 1.2.3.4:5", "[fe80::1%x]:1" };
 	char text[ENDPOINT_TEXT_BYTES];
 	struct endpoint e;
@@ -124,7 +124,8 @@ static void mapped_socket_addresses_become_ipv4_and_back(void **state)
 
 static void siphash_gives_the_vector_of_its_paper(void **state)
 {
-	const struct hash_seed seed = { UINT64_C(0x0706050403020100), UINT64_C(0x0f0e0d0c0b0a0908) };
+	const struct hash_seed seed = { UINT64_C(0x0706050403020100),
+					UINT64_C(0x0f0e0d0c0b0a0908) };
 	uint8_t in[15];
 
 	(void)state;
@@ -138,7 +139,9 @@ static void hostile_text_cannot_drive_a_terminal(void **state)
 	char out[64];
 
 	(void)state;
-	text_sanitize("a\x1b[31m\xc2\x9b\xff" "\xc3\xa9", 11, out, sizeof(out));
+	text_sanitize("a\x1b[31m\xc2\x9b\xff"
+		      "\xc3\xa9",
+		      11, out, sizeof(out));
 	assert_string_equal(out, "a?[31m??\xc3\xa9");
 	text_sanitize("\xc3\xa9\xc3\xa9", 4, out, 4);
 	assert_string_equal(out, "\xc3\xa9");

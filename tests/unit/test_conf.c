@@ -28,7 +28,7 @@ static int set_server(void *target, const char *argument, const char *value, cha
 	return 0;
 }
 
-static const char *const registrations[] = {"open", "invite", "closed", NULL};
+static const char *const registrations[] = { "open", "invite", "closed", NULL };
 
 /* clang-format off */
 static const struct conf_key keys[] = {
@@ -92,26 +92,26 @@ static void each_fault_names_its_line_and_what_would_be_right(void **state)
 		unsigned line;
 		const char *says;
 	} cases[] = {
-		{"[server]\nprot = 1\n", 2,
-		 "x.conf:2: unknown key \"prot\" in [server]; known are: user, listen, quiet"},
-		{"\n[sever]\n", 2,
-		 "x.conf:2: unknown section [sever]; known are: [server], [domain *]"},
-		{"[domain ]\n", 1, "unknown section"},
-		{"user = x\n", 1, "before the first"},
-		{"[server]\nport = 0\n", 2, "must be a number from 1 to 65535"},
-		{"[server]\nport = 65536\n", 2, "must be a number from 1 to 65535"},
-		{"[server]\nport = 12x\n", 2, "must be a number"},
-		{"[server]\nport = 99999999999999999999999\n", 2, "must be a number"},
-		{"[server]\nquiet = maybe\n", 2, "must be yes or no"},
-		{"[server]\nregistration = Open\n", 2, "must be one of open, invite, closed"},
-		{"[server]\nuser =\n", 2, "has no value"},
-		{"[server]\nuser = a\nuser = b\n", 3, "given twice"},
-		{"[server]\n\n[domain x]\nserver=a:1\n[server]\n", 5, "already, in line 1"},
-		{"[server\nuser = x\n", 1, "needs its \"]\""},
-		{"[server] x\n", 1, "nothing may follow"},
-		{"[server]\nnonsense\n", 2, "neither [section]"},
-		{"[domain a.test]\nserver = nowhere\n", 2, "must be HOST:PORT"},
-		{"[server]\nuser = \xff\n", 0, "not a text file"},
+		{ "[server]\nprot = 1\n", 2,
+		  "x.conf:2: unknown key \"prot\" in [server]; known are: user, listen, quiet" },
+		{ "\n[sever]\n", 2,
+		  "x.conf:2: unknown section [sever]; known are: [server], [domain *]" },
+		{ "[domain ]\n", 1, "unknown section" },
+		{ "user = x\n", 1, "before the first" },
+		{ "[server]\nport = 0\n", 2, "must be a number from 1 to 65535" },
+		{ "[server]\nport = 65536\n", 2, "must be a number from 1 to 65535" },
+		{ "[server]\nport = 12x\n", 2, "must be a number" },
+		{ "[server]\nport = 99999999999999999999999\n", 2, "must be a number" },
+		{ "[server]\nquiet = maybe\n", 2, "must be yes or no" },
+		{ "[server]\nregistration = Open\n", 2, "must be one of open, invite, closed" },
+		{ "[server]\nuser =\n", 2, "has no value" },
+		{ "[server]\nuser = a\nuser = b\n", 3, "given twice" },
+		{ "[server]\n\n[domain x]\nserver=a:1\n[server]\n", 5, "already, in line 1" },
+		{ "[server\nuser = x\n", 1, "needs its \"]\"" },
+		{ "[server] x\n", 1, "nothing may follow" },
+		{ "[server]\nnonsense\n", 2, "neither [section]" },
+		{ "[domain a.test]\nserver = nowhere\n", 2, "must be HOST:PORT" },
+		{ "[server]\nuser = \xff\n", 0, "not a text file" },
 	};
 
 	(void)state;
@@ -178,7 +178,7 @@ static void a_repeatable_key_has_a_bound(void **state)
 static void a_fault_of_the_file_names_the_file(void **state)
 {
 	char path[] = "/tmp/test_conf.XXXXXX";
-	struct target t = {0};
+	struct target t = { 0 };
 	struct conf_error error;
 	int fd = mkstemp(path);
 

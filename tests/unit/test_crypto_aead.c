@@ -10,33 +10,33 @@ struct vector {
 
 static const struct vector vectors[] = {
 	/* The GCM specification, test cases 13, 14 and 16 */
-	{CRYPTO_AEAD_AES_256_GCM,
-	 "0000000000000000000000000000000000000000000000000000000000000000",
-	 "000000000000000000000000", "", "", "530f8afbc74536b9a963b4f1c4cb738b"},
-	{CRYPTO_AEAD_AES_256_GCM,
-	 "0000000000000000000000000000000000000000000000000000000000000000",
-	 "000000000000000000000000", "", "00000000000000000000000000000000",
-	 "cea7403d4d606b6e074ec5d3baf39d18d0d1c8a799996bf0265b98b5d48ab919"},
-	{CRYPTO_AEAD_AES_256_GCM,
-	 "feffe9928665731c6d6a8f9467308308feffe9928665731c6d6a8f9467308308",
-	 "cafebabefacedbaddecaf888", "feedfacedeadbeeffeedfacedeadbeefabaddad2",
-	 "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a72"
-	 "1c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b39",
-	 "522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa"
-	 "8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f662"
-	 "76fc6ece0f4e1768cddf8853bb2d551b"},
+	{ CRYPTO_AEAD_AES_256_GCM,
+	  "0000000000000000000000000000000000000000000000000000000000000000",
+	  "000000000000000000000000", "", "", "530f8afbc74536b9a963b4f1c4cb738b" },
+	{ CRYPTO_AEAD_AES_256_GCM,
+	  "0000000000000000000000000000000000000000000000000000000000000000",
+	  "000000000000000000000000", "", "00000000000000000000000000000000",
+	  "cea7403d4d606b6e074ec5d3baf39d18d0d1c8a799996bf0265b98b5d48ab919" },
+	{ CRYPTO_AEAD_AES_256_GCM,
+	  "feffe9928665731c6d6a8f9467308308feffe9928665731c6d6a8f9467308308",
+	  "cafebabefacedbaddecaf888", "feedfacedeadbeeffeedfacedeadbeefabaddad2",
+	  "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a72"
+	  "1c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b39",
+	  "522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa"
+	  "8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f662"
+	  "76fc6ece0f4e1768cddf8853bb2d551b" },
 	/* RFC 8439, section 2.8.2 */
-	{CRYPTO_AEAD_CHACHA20_POLY1305,
-	 "808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9f",
-	 "070000004041424344454647", "50515253c0c1c2c3c4c5c6c7",
-	 "4c616469657320616e642047656e746c656d656e206f662074686520636c6173"
-	 "73206f66202739393a204966204920636f756c64206f6666657220796f75206f"
-	 "6e6c79206f6e652074697020666f7220746865206675747572652c2073756e73"
-	 "637265656e20776f756c642062652069742e",
-	 "d31a8d34648e60db7b86afbc53ef7ec2a4aded51296e08fea9e2b5a736ee62d6"
-	 "3dbea45e8ca9671282fafb69da92728b1a71de0a9e060b2905d6a5b67ecd3b36"
-	 "92ddbd7f2d778b8c9803aee328091b58fab324e4fad675945585808b4831d7bc"
-	 "3ff4def08e4b7a9de576d26586cec64b61161ae10b594f09e26a7e902ecbd0600691"},
+	{ CRYPTO_AEAD_CHACHA20_POLY1305,
+	  "808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9f",
+	  "070000004041424344454647", "50515253c0c1c2c3c4c5c6c7",
+	  "4c616469657320616e642047656e746c656d656e206f662074686520636c6173"
+	  "73206f66202739393a204966204920636f756c64206f6666657220796f75206f"
+	  "6e6c79206f6e652074697020666f7220746865206675747572652c2073756e73"
+	  "637265656e20776f756c642062652069742e",
+	  "d31a8d34648e60db7b86afbc53ef7ec2a4aded51296e08fea9e2b5a736ee62d6"
+	  "3dbea45e8ca9671282fafb69da92728b1a71de0a9e060b2905d6a5b67ecd3b36"
+	  "92ddbd7f2d778b8c9803aee328091b58fab324e4fad675945585808b4831d7bc"
+	  "3ff4def08e4b7a9de576d26586cec64b61161ae10b594f09e26a7e902ecbd0600691" },
 };
 
 static size_t from_hex(const char *text, uint8_t *out)
@@ -80,7 +80,7 @@ static void sealing_gives_the_published_values_in_place_and_beside(void **state)
 static void the_packet_number_makes_the_nonce_as_in_rfc_9001(void **state)
 {
 	_cleanup_(crypto_aead_freep) struct crypto_aead *aead = NULL;
-	uint8_t key[32], iv[12], aad[4], sealed[17], packet[17] = {0x01};
+	uint8_t key[32], iv[12], aad[4], sealed[17], packet[17] = { 0x01 };
 
 	(void)state;
 	/* Appendix A.5 */
@@ -99,7 +99,7 @@ static void the_packet_number_makes_the_nonce_as_in_rfc_9001(void **state)
 
 static void all_64_bits_of_the_packet_number_count(void **state)
 {
-	const uint8_t key[32] = {7}, iv[12] = {1, 2, 3};
+	const uint8_t key[32] = { 7 }, iv[12] = { 1, 2, 3 };
 
 	(void)state;
 	for (int kind = 0; kind < CRYPTO_AEAD_KIND_COUNT; kind++) {
@@ -119,13 +119,13 @@ static void all_64_bits_of_the_packet_number_count(void **state)
 
 static void a_packet_with_any_bit_flipped_or_cut_is_refused_and_wiped(void **state)
 {
-	const uint8_t key[32] = {1}, nonce[12] = {2};
+	const uint8_t key[32] = { 1 }, nonce[12] = { 2 };
 
 	(void)state;
 	for (int kind = 0; kind < CRYPTO_AEAD_KIND_COUNT; kind++) {
 		_cleanup_(crypto_aead_freep) struct crypto_aead *aead = NULL;
 		uint8_t aad[] = "header", plain[] = "the secret", sealed[sizeof(plain) + 16];
-		const uint8_t zeros[sizeof(plain)] = {0};
+		const uint8_t zeros[sizeof(plain)] = { 0 };
 
 		assert_int_equal(crypto_aead_new((enum crypto_aead_kind)kind, key, NULL, &aead), 0);
 		assert_int_equal(crypto_aead_seal(aead, nonce, aad, sizeof(aad), plain,
@@ -134,7 +134,7 @@ static void a_packet_with_any_bit_flipped_or_cut_is_refused_and_wiped(void **sta
 		for (size_t bit = 0; bit < 8 * (sizeof(sealed) + sizeof(aad)); bit++) {
 			uint8_t *at = bit / 8 < sizeof(sealed) ? &sealed[bit / 8]
 							       : &aad[bit / 8 - sizeof(sealed)];
-			uint8_t out[sizeof(plain)] = {0};
+			uint8_t out[sizeof(plain)] = { 0 };
 
 			*at ^= (uint8_t)(1 << bit % 8);
 			assert_int_equal(crypto_aead_open(aead, nonce, aad, sizeof(aad), sealed,
@@ -157,7 +157,7 @@ static void a_packet_with_any_bit_flipped_or_cut_is_refused_and_wiped(void **sta
 static void every_size_up_to_a_datagram_makes_the_round_trip(void **state)
 {
 	static uint8_t plain[1500], packet[1500 + 16];
-	const uint8_t key[32] = {3}, iv[12] = {4};
+	const uint8_t key[32] = { 3 }, iv[12] = { 4 };
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(plain); i++)

@@ -85,7 +85,7 @@ static int open_as(const struct crypto_key *recipient, const struct crypto_cert 
 static void a_sealed_message_reaches_its_recipient(void **state)
 {
 	static uint8_t plain[CRYPTO_SEALED_PLAIN_MAX_BYTES], blob[CRYPTO_SEALED_MAX_BYTES];
-	static const size_t sizes[] = {0, 1, 15, 16, 500, CRYPTO_SEALED_PLAIN_MAX_BYTES};
+	static const size_t sizes[] = { 0, 1, 15, 16, 500, CRYPTO_SEALED_PLAIN_MAX_BYTES };
 
 	(void)state;
 	assert_int_equal(crypto_random(plain, sizeof(plain)), 0);

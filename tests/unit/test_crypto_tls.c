@@ -21,8 +21,8 @@ static struct {
 
 static void make_contexts(struct party *p)
 {
-	const struct crypto_tls_config any = {p->cert, p->key, false};
-	const struct crypto_tls_config only13 = {p->cert, p->key, true};
+	const struct crypto_tls_config any = { p->cert, p->key, false };
+	const struct crypto_tls_config only13 = { p->cert, p->key, true };
 
 	assert_int_equal(crypto_tls_context_new(&any, &p->any), 0);
 	assert_int_equal(crypto_tls_context_new(&only13, &p->only13), 0);
@@ -49,10 +49,10 @@ static void make_user(struct party *p, const struct party *domain, const char *a
 static void make_stock(struct party *p)
 {
 	EVP_PKEY *rsa = forge_rsa(2048);
-	const struct forge recipe = {.subject = "example.org",
-				     .pkey = rsa,
-				     .not_before_s = NOW_S,
-				     .not_after_s = NOW_S + 1000};
+	const struct forge recipe = { .subject = "example.org",
+				      .pkey = rsa,
+				      .not_before_s = NOW_S,
+				      .not_after_s = NOW_S + 1000 };
 
 	p->key = forge_key(rsa);
 	p->cert = forge_cert(&recipe);
@@ -129,8 +129,8 @@ static void open_link(struct link *l, struct crypto_tls_context *client,
 		      struct crypto_tls_context *server, enum crypto_tls_peer peer)
 {
 	const struct crypto_tls_policy policies[2] = {
-		{CRYPTO_TLS_CLIENT, CRYPTO_TLS_PEER_REQUIRE, on_verify, &l->wish[0]},
-		{CRYPTO_TLS_SERVER, peer, on_verify, &l->wish[1]},
+		{ CRYPTO_TLS_CLIENT, CRYPTO_TLS_PEER_REQUIRE, on_verify, &l->wish[0] },
+		{ CRYPTO_TLS_SERVER, peer, on_verify, &l->wish[1] },
 	};
 
 	assert_int_equal(crypto_tls_new(client, &policies[0], &l->end[0]), 0);
@@ -185,14 +185,14 @@ static void send_text(struct link *l, int from, const char *text)
 
 static struct link mutual_link(void)
 {
-	return (struct link){.wish = {{w.domain.cert, "example.com", NOW_S, 0, 0},
-				      {w.domain.cert, ALICE, NOW_S, 0, 0}}};
+	return (struct link){ .wish = { { w.domain.cert, "example.com", NOW_S, 0, 0 },
+					{ w.domain.cert, ALICE, NOW_S, 0, 0 } } };
 }
 
 static void two_parties_meet_and_talk(void **state)
 {
-	struct crypto_tls_context *const clients[] = {w.alice.any, w.alice.only13};
-	struct crypto_tls_context *const servers[] = {w.domain.any, w.domain.only13};
+	struct crypto_tls_context *const clients[] = { w.alice.any, w.alice.only13 };
+	struct crypto_tls_context *const servers[] = { w.domain.any, w.domain.only13 };
 
 	(void)state;
 	for (size_t step = 1; step <= 16384; step *= 128) {
@@ -222,8 +222,8 @@ static void two_parties_meet_and_talk(void **state)
 
 static void two_users_meet_with_keys_of_different_kinds(void **state)
 {
-	struct link l = {
-		.wish = {{w.domain.cert, BOB, NOW_S, 0, 0}, {w.domain.cert, ALICE, NOW_S, 0, 0}}};
+	struct link l = { .wish = { { w.domain.cert, BOB, NOW_S, 0, 0 },
+				    { w.domain.cert, ALICE, NOW_S, 0, 0 } } };
 
 	(void)state;
 	open_link(&l, w.alice.only13, w.bob.only13, CRYPTO_TLS_PEER_REQUIRE);
@@ -300,17 +300,17 @@ struct refusal {
 static void a_server_refuses_a_client_with_the_alert_that_fits(void **state)
 {
 	static const struct refusal refusals[] = {
-		{CRYPTO_VERIFY_MALFORMED, "bad certificate"},
-		{CRYPTO_VERIFY_WRONG_NAME, "bad certificate"},
-		{CRYPTO_VERIFY_WRONG_ISSUER, "unknown CA"},
-		{CRYPTO_VERIFY_UNKNOWN_ISSUER, "unknown CA"},
-		{CRYPTO_VERIFY_BAD_SIGNATURE, "unknown CA"},
-		{CRYPTO_VERIFY_WRONG_USE, "unsupported certificate"},
-		{CRYPTO_VERIFY_NOT_YET_VALID, "bad certificate"},
-		{CRYPTO_VERIFY_EXPIRED, "certificate expired"},
-		{CRYPTO_VERIFY_REVOKED, "certificate revoked"},
-		{CRYPTO_VERIFY_KEY_CHANGED, "bad certificate"},
-		{CRYPTO_VERIFY_REFUSED, "bad certificate"},
+		{ CRYPTO_VERIFY_MALFORMED, "bad certificate" },
+		{ CRYPTO_VERIFY_WRONG_NAME, "bad certificate" },
+		{ CRYPTO_VERIFY_WRONG_ISSUER, "unknown CA" },
+		{ CRYPTO_VERIFY_UNKNOWN_ISSUER, "unknown CA" },
+		{ CRYPTO_VERIFY_BAD_SIGNATURE, "unknown CA" },
+		{ CRYPTO_VERIFY_WRONG_USE, "unsupported certificate" },
+		{ CRYPTO_VERIFY_NOT_YET_VALID, "bad certificate" },
+		{ CRYPTO_VERIFY_EXPIRED, "certificate expired" },
+		{ CRYPTO_VERIFY_REVOKED, "certificate revoked" },
+		{ CRYPTO_VERIFY_KEY_CHANGED, "bad certificate" },
+		{ CRYPTO_VERIFY_REFUSED, "bad certificate" },
 	};
 
 	(void)state;
@@ -376,8 +376,8 @@ static void a_fault_while_verifying_fails_and_blames_nobody(void **state)
 
 static void a_stock_server_is_met(void **state)
 {
-	struct link l = {.wish = {{w.stock.cert, "example.org", NOW_S, 0, 0},
-				  {w.domain.cert, ALICE, NOW_S, 0, 0}}};
+	struct link l = { .wish = { { w.stock.cert, "example.org", NOW_S, 0, 0 },
+				    { w.domain.cert, ALICE, NOW_S, 0, 0 } } };
 
 	(void)state;
 	open_link(&l, w.alice.any, w.stock.any, CRYPTO_TLS_PEER_REQUIRE);
@@ -467,11 +467,12 @@ static void a_peer_of_tls_1_2_is_met_on_the_control_connection_only(void **state
 {
 	(void)state;
 	for (int i = 0; i < 4; i++) {
-		struct wish wish = {w.domain.cert, NULL, NOW_S, 0, 0};
+		struct wish wish = { w.domain.cert, NULL, NOW_S, 0, 0 };
 		const bool we_serve = i % 2;
-		const struct crypto_tls_policy policy = {we_serve ? CRYPTO_TLS_SERVER
-								  : CRYPTO_TLS_CLIENT,
-							 CRYPTO_TLS_PEER_REQUIRE, on_verify, &wish};
+		const struct crypto_tls_policy policy = { we_serve ? CRYPTO_TLS_SERVER
+								   : CRYPTO_TLS_CLIENT,
+							  CRYPTO_TLS_PEER_REQUIRE, on_verify,
+							  &wish };
 		const struct party *us = we_serve ? &w.domain : &w.alice;
 		const struct party *them = we_serve ? &w.alice : &w.domain;
 		struct plain_peer peer;
@@ -495,9 +496,9 @@ static void a_peer_of_tls_1_2_is_met_on_the_control_connection_only(void **state
 
 static void older_tls_is_refused(void **state)
 {
-	struct wish wish = {w.domain.cert, NULL, NOW_S, 0, 0};
-	const struct crypto_tls_policy policy = {CRYPTO_TLS_SERVER, CRYPTO_TLS_PEER_REQUIRE,
-						 on_verify, &wish};
+	struct wish wish = { w.domain.cert, NULL, NOW_S, 0, 0 };
+	const struct crypto_tls_policy policy = { CRYPTO_TLS_SERVER, CRYPTO_TLS_PEER_REQUIRE,
+						  on_verify, &wish };
 	struct plain_peer peer;
 	struct crypto_tls *tls;
 
@@ -526,9 +527,9 @@ static int see_hello(SSL *ssl, int *alert, void *user)
 
 static void the_hello_names_no_server_no_protocol_and_asks_for_no_ticket(void **state)
 {
-	struct wish wish = {w.domain.cert, NULL, NOW_S, 0, 0};
-	const struct crypto_tls_policy policy = {CRYPTO_TLS_CLIENT, CRYPTO_TLS_PEER_REQUIRE,
-						 on_verify, &wish};
+	struct wish wish = { w.domain.cert, NULL, NOW_S, 0, 0 };
+	const struct crypto_tls_policy policy = { CRYPTO_TLS_CLIENT, CRYPTO_TLS_PEER_REQUIRE,
+						  on_verify, &wish };
 	struct plain_peer peer;
 	struct crypto_tls *tls;
 	bool is_bare = false;
@@ -661,15 +662,15 @@ static void a_goodbye_is_told_from_a_cut(void **state)
 
 static void garbage_instead_of_tls_fails_and_no_more(void **state)
 {
-	static const char *const garbage[] = {"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n",
-					      "\x16\x03\x01\xff\xff\x01\xff\xff\xff", "\x80",
-					      "\x15\x03\x03\x01\x02\x02\x28"};
+	static const char *const garbage[] = { "GET / HTTP/1.1\r\nHost: example.com\r\n\r\n",
+					       "\x16\x03\x01\xff\xff\x01\xff\xff\xff", "\x80",
+					       "\x15\x03\x03\x01\x02\x02\x28" };
 
 	(void)state;
 	for (size_t i = 0; i < 2 * ARRAY_SIZE(garbage); i++) {
 		struct link l = mutual_link();
 		const char *text = garbage[i / 2];
-		uint8_t rest[4096] = {0};
+		uint8_t rest[4096] = { 0 };
 
 		open_link(&l, w.alice.any, w.domain.any, CRYPTO_TLS_PEER_REQUIRE);
 		(void)!crypto_tls_input(l.end[i % 2], text, strlen(text));
@@ -718,8 +719,8 @@ static void a_flipped_byte_anywhere_ends_the_connection(void **state)
 
 static void a_context_needs_a_key_that_fits(void **state)
 {
-	const struct crypto_tls_config wrong = {w.alice.cert, w.bob.key, false};
-	const struct crypto_tls_config half = {w.alice.cert, NULL, false};
+	const struct crypto_tls_config wrong = { w.alice.cert, w.bob.key, false };
+	const struct crypto_tls_config half = { w.alice.cert, NULL, false };
 	struct crypto_tls_context *context = NULL;
 
 	(void)state;

@@ -1,18 +1,20 @@
 #include "unit.h"
 #include "base/names.h"
 
-static const struct names_request by_name = {
-	.kind = NAMES_BY_NAME, .id = 0x01020304, .name = "bob.server.test.q2q"};
+static const struct names_request by_name = { .kind = NAMES_BY_NAME,
+					      .id = 0x01020304,
+					      .name = "bob.server.test.q2q" };
 static const struct names_request by_address = {
 	.kind = NAMES_BY_ADDRESS,
 	.id = 7,
-	.address = {.family = FAMILY_IPV4, .bytes = {100, 64, 1, 2}},
+	.address = { .family = FAMILY_IPV4, .bytes = { 100, 64, 1, 2 } },
 };
 static const struct names_reply found = {
 	.status = NAMES_FOUND,
 	.id = 9,
-	.ipv4 = {.family = FAMILY_IPV4, .bytes = {100, 64, 1, 2}},
-	.ipv6 = {.family = FAMILY_IPV6, .bytes = {0xfd, 0x71, 0x32, 0x71, 0x74, 0x6e, [15] = 1}},
+	.ipv4 = { .family = FAMILY_IPV4, .bytes = { 100, 64, 1, 2 } },
+	.ipv6 = { .family = FAMILY_IPV6,
+		  .bytes = { 0xfd, 0x71, 0x32, 0x71, 0x74, 0x6e, [15] = 1 } },
 	.name = "bob.server.test.q2q",
 };
 
@@ -70,7 +72,7 @@ static void requests_make_the_round_trip(void **state)
 static void replies_make_the_round_trip(void **state)
 {
 	uint8_t wire[NAMES_REPLY_BYTES];
-	struct names_reply back, only6 = found, none = {.status = NAMES_NOT_FOUND, .id = 3};
+	struct names_reply back, only6 = found, none = { .status = NAMES_NOT_FOUND, .id = 3 };
 
 	(void)state;
 	names_encode_reply(&found, wire);
@@ -89,7 +91,7 @@ static void replies_make_the_round_trip(void **state)
 static void every_flipped_bit_is_refused_or_means_something(void **state)
 {
 	uint8_t wire[NAMES_REPLY_BYTES], again[NAMES_REPLY_BYTES];
-	const struct names_request *const requests[] = {&by_name, &by_address};
+	const struct names_request *const requests[] = { &by_name, &by_address };
 
 	(void)state;
 	for (size_t k = 0; k < 2; k++) {

@@ -356,7 +356,8 @@ static void a_nudge_asks_once_and_finds_a_peer_that_waits(void **state)
 
 	(void)state;
 	world_init(&w);
-	/* Alice has been failing for a long time; bob, whom she wants, comes back and nudges her. */
+	/* Alice has been failing for a long time; bob, whom she wants, comes back and nudges her.
+	 */
 	w.end[1].online = false;
 	session_want(w.end[0].s, true, w.now_us);
 	run_for(&w, 600 * US_PER_S, NULL);

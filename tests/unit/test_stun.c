@@ -76,21 +76,21 @@ static void cut_or_flipped_samples_are_refused(void **state)
 
 static void what_is_written_can_be_read(void **state)
 {
-	static const char *const mapped[] = {"192.0.2.1:1", "[2001:db8::ffff]:65535"};
-	static const enum stun_class classes[] = {STUN_REQUEST, STUN_INDICATION, STUN_SUCCESS,
-						  STUN_ERROR};
+	static const char *const mapped[] = { "192.0.2.1:1", "[2001:db8::ffff]:65535" };
+	static const enum stun_class classes[] = { STUN_REQUEST, STUN_INDICATION, STUN_SUCCESS,
+						   STUN_ERROR };
 	uint8_t out[STUN_MESSAGE_MAX_BYTES];
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(mapped); i++)
 		for (size_t c = 0; c < ARRAY_SIZE(classes); c++) {
-			struct stun_message back, m = {.class = classes[c],
-						       .method = 0x0abc,
-						       .transaction = "abcdefghijk",
-						       .mapped = at(mapped[i]),
-						       .software = "q2q",
-						       .error_code = 438,
-						       .has_fingerprint = c % 2 == 0};
+			struct stun_message back, m = { .class = classes[c],
+							.method = 0x0abc,
+							.transaction = "abcdefghijk",
+							.mapped = at(mapped[i]),
+							.software = "q2q",
+							.error_code = 438,
+							.has_fingerprint = c % 2 == 0 };
 			const size_t n = stun_encode(&m, out, sizeof(out));
 
 			assert_true(n > 0);
@@ -140,10 +140,10 @@ static void an_address_of_the_wrong_length_or_family_is_refused(void **state)
 
 static void the_server_says_what_it_sees(void **state)
 {
-	static const char *const froms[] = {"192.0.2.1:5", "[2001:db8::1]:6"};
-	struct stun_message m, request = {.class = STUN_REQUEST,
-					  .method = STUN_BINDING,
-					  .transaction = "abcdefghijk"};
+	static const char *const froms[] = { "192.0.2.1:5", "[2001:db8::1]:6" };
+	struct stun_message m, request = { .class = STUN_REQUEST,
+					   .method = STUN_BINDING,
+					   .transaction = "abcdefghijk" };
 	uint8_t out[STUN_MESSAGE_MAX_BYTES], in[STUN_MESSAGE_MAX_BYTES];
 
 	(void)state;
@@ -211,7 +211,7 @@ static void the_answer_to_many_unknown_attributes_stays_small(void **state)
 static void the_server_answers_nothing_but_binding_requests(void **state)
 {
 	const struct endpoint from = at("192.0.2.1:5");
-	struct stun_message m = {.method = STUN_BINDING};
+	struct stun_message m = { .method = STUN_BINDING };
 	uint8_t in[STUN_MESSAGE_MAX_BYTES], out[STUN_MESSAGE_MAX_BYTES];
 	size_t n;
 
@@ -268,7 +268,7 @@ static void the_client_learns_its_address(void **state)
 
 static void the_client_tries_seven_times_with_doubling_pauses(void **state)
 {
-	static const uint64_t wanted_ms[] = {0, 250, 750, 1750, 3750, 7750, 15750};
+	static const uint64_t wanted_ms[] = { 0, 250, 750, 1750, 3750, 7750, 15750 };
 	uint8_t request[STUN_MESSAGE_MAX_BYTES];
 	struct stun_client c;
 	uint64_t now_us = 0;
@@ -293,7 +293,7 @@ static void the_client_tries_seven_times_with_doubling_pauses(void **state)
 
 static void an_error_answer_ends_the_transaction(void **state)
 {
-	struct stun_message m = {.class = STUN_ERROR, .method = STUN_BINDING, .error_code = 420};
+	struct stun_message m = { .class = STUN_ERROR, .method = STUN_BINDING, .error_code = 420 };
 	uint8_t data[STUN_MESSAGE_MAX_BYTES];
 	struct stun_client c;
 	size_t n;
