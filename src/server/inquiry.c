@@ -35,6 +35,12 @@ struct inquiry {
 
 /* ---- life ------------------------------------------------------------------------------ */
 
+/* Our own consecutive numbers: they spread by themselves. */
+static unsigned hash_of(uint64_t number)
+{
+	return (unsigned)number;
+}
+
 static struct inquiry *inquiry_new(struct client *c, uint64_t ask, enum q2q_command command)
 {
 	struct server *s = c->server;
@@ -47,7 +53,7 @@ static struct inquiry *inquiry_new(struct client *c, uint64_t ask, enum q2q_comm
 	q->ask = ask;
 	q->command = command;
 	TAILQ_INIT(&q->entries);
-	HASH_ADD(hh, s->inquiries, number, sizeof(q->number), q);
+	HASH_ADD_BYHASHVALUE(hh, s->inquiries, number, sizeof(q->number), hash_of(q->number), q);
 	if (!q->hh.tbl) {
 		free(q);
 		return NULL;
@@ -228,7 +234,8 @@ void inquiry_answered(struct client *listener, const struct q2q_event *event)
 	struct server *s = listener->server;
 	struct inquiry *q;
 
-	HASH_FIND(hh, s->inquiries, &event->cookie, sizeof(event->cookie), q);
+	HASH_FIND_BYHASHVALUE(hh, s->inquiries, &event->cookie, sizeof(event->cookie),
+			      hash_of(event->cookie), q);
 	if (!q)
 		return;
 	if (event->kind == Q2Q_EVENT_ANSWER) {
