@@ -333,8 +333,6 @@ static void plan_side(struct sim_rng *r, struct sim_side *side)
 
 	side->n_bytes = size == 0 ? 0 : sim_between(r, 1, size < 8 ? 20000 : 200000);
 	side->chunk_bytes = (size_t)sim_between(r, 1, sim_chance(r, 300) ? 65536 : 5000);
-	if (side->n_bytes / side->chunk_bytes > 2000)
-		side->chunk_bytes = 500;
 	side->pause_permille = sim_chance(r, 200) ? 100 : 0;
 	side->peeks = sim_chance(r, 500);
 	side->ending = SIM_SHUT_THEN_READ;
@@ -355,6 +353,10 @@ static void plan_stream(struct sim_world *w, struct sim_stream *s)
 	s->start_us = w->now_us + sim_below(r, 4 * US_PER_S);
 	plan_side(r, &s->side[0]);
 	plan_side(r, &s->side[1]);
+	/* Crumbs are fine, as long as there are not too many of them. */
+	const uint64_t crumb = max_u64(s->side[0].n_bytes, s->side[1].n_bytes) / 500;
+	for (int i = 0; i < 2; i++)
+		s->side[i].chunk_bytes = (size_t)max_u64(s->side[i].chunk_bytes, crumb);
 	for (int i = 0; i < 2; i++)
 		s->side[i].abort_at = sim_below(r, s->side[0].n_bytes + s->side[1].n_bytes + 1);
 	/* Where neither reads, not much may be written, or both wait for ever. */
