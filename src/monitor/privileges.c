@@ -8,6 +8,12 @@
 
 #define DAEMON_FILES_MAX 8192 /* a TUN device per peer, sockets, state files */
 
+#ifdef __SANITIZE_ADDRESS__
+#define DUMPABLE 1 /* the leak check at exit traces its own process */
+#else
+#define DUMPABLE 0
+#endif
+
 /* No core file and no debugger: both processes see secrets or serve one that does. */
 static int close_up(void)
 {
@@ -17,7 +23,8 @@ static int close_up(void)
 	 * it. */
 	if (setrlimit(RLIMIT_CORE, &none) < 0 && errno != EPERM)
 		return -errno;
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0) {
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
+	    prctl(PR_SET_DUMPABLE, DUMPABLE, 0, 0, 0) < 0) {
 		log_error("cannot close the process up: %s", strerror(errno));
 		return -errno;
 	}

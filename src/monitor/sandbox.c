@@ -7,6 +7,14 @@
 #include <seccomp.h>
 #include <sys/socket.h>
 
+/* The runtime of a sanitizer makes system calls of its own, and its leak check traces the process:
+ * a build that looks for faults goes without a filter. No option of an ordinary build does. */
+#ifdef __SANITIZE_ADDRESS__
+#define WITH_FILTER false
+#else
+#define WITH_FILTER true
+#endif
+
 /* What both processes and the C library need all the time. */
 #define CALLS_COMMON                                                                               \
 	"read", "write", "readv", "writev", "close", "fcntl", "fstat", "newfstatat", "statx",      \
@@ -117,10 +125,10 @@ static int load(const char *const *calls, const int *families)
 
 int sandbox_daemon(void)
 {
-	return load(daemon_calls, daemon_families);
+	return WITH_FILTER ? load(daemon_calls, daemon_families) : 0;
 }
 
 int sandbox_monitor(void)
 {
-	return load(monitor_calls, monitor_families);
+	return WITH_FILTER ? load(monitor_calls, monitor_families) : 0;
 }
