@@ -6,6 +6,7 @@
 #include "base/names.h"
 
 #include <stdio.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define NAMES_CLIENTS_MAX 256
@@ -120,7 +121,7 @@ static int serve(struct names_client *c)
 	names_encode_reply(&reply, out);
 	c->used = 0;
 	/* A reply fits into an empty socket buffer; who does not read its replies is cut off. */
-	return write(c->fd, out, sizeof(out)) == (ssize_t)sizeof(out) ? 0 : -EPIPE;
+	return send(c->fd, out, sizeof(out), MSG_NOSIGNAL) == (ssize_t)sizeof(out) ? 0 : -EPIPE;
 }
 
 static void on_ready(void *user, unsigned ready)

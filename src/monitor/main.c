@@ -345,6 +345,7 @@ int main(int argc, char **argv)
 	int status;
 
 	log_setup(&log);
+	signal(SIGPIPE, SIG_IGN); /* of both processes: whoever reads our log may go */
 	argp_err_exit_status = EXIT_USAGE;
 	argp_parse(&argp, argc, argv, 0, NULL, &said);
 	if (daemon_options_init(&o) < 0 || load_options(&said, &o) < 0)

@@ -1,6 +1,7 @@
 /* What the daemon keeps on disk, and whom it trusts. */
 #include "unit.h"
 #include "daemon/internal.h"
+#include "base/names.h"
 #include "daemon/files.h"
 
 #include <dirent.h>
@@ -379,6 +380,29 @@ static void the_list_of_requests_is_bounded_and_survives(void **state)
 	assert_null(requests_find(&f->d, "u300@b.test"));
 }
 
+/* ---- names ---- */
+
+static void who_asks_for_a_name_and_leaves_does_no_harm(void **state)
+{
+	struct fixture *f = *state;
+	const struct names_request request = { .kind = NAMES_BY_NAME, .name = "bob.b.test.q2q" };
+	uint8_t bytes[NAMES_REQUEST_BYTES];
+	char path[128];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/names", f->dir);
+	f->options.names_path = path;
+	assert_int_equal(names_start(&f->d), 0);
+	assert_int_equal(net_connect_unix(path, &fd), 0);
+	names_encode_request(&request, bytes);
+	assert_int_equal(write(fd, bytes, sizeof(bytes)), sizeof(bytes));
+	close(fd); /* the reply meets a closed socket */
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(net_loop_turn(f->d.loop, false), 0);
+	names_stop(&f->d);
+	f->options.names_path = NULL;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -392,6 +416,7 @@ int main(void)
 		TEST(a_key_without_certificate_is_used_again_after_a_crash),
 		TEST(an_identity_survives_and_can_be_replaced),
 		TEST(the_list_of_requests_is_bounded_and_survives),
+		TEST(who_asks_for_a_name_and_leaves_does_no_harm),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
