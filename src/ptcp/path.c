@@ -79,6 +79,56 @@ static struct path *path_new(struct ptcp_assoc *a, uint32_t id, enum ptcp_path_k
 	return NULL;
 }
 
+/* The slot is going to be free. */
+static void forget(struct ptcp_assoc *a, const struct path *p)
+{
+	if (a->heard == p)
+		a->heard = NULL;
+	if (a->ack_path == p)
+		a->ack_path = NULL;
+}
+
+/* May go, for a path that packets come from now: it came up by itself, and does not work. */
+static bool may_make_room(const struct ptcp_assoc *a, const struct path *p)
+{
+	return p->by_itself && p != a->active && p->state != PTCP_PATH_UP &&
+	       p->head_pn == SENT_NO_PN;
+}
+
+/* Those first that never worked: anybody who copies our packets can make such. */
+static bool is_less_use(const struct path *p, const struct path *than)
+{
+	if (!than || p->was_up != than->was_up)
+		return !than || !p->was_up;
+	return p->last_received_us < than->last_received_us;
+}
+
+static struct path *least_useful(struct ptcp_assoc *a)
+{
+	struct path *found = NULL;
+
+	PATH_FOREACH (a, p)
+		if (may_make_room(a, p) && is_less_use(p, found))
+			found = p;
+	return found;
+}
+
+/* A free slot, or that of a path which came up by itself and is no use. */
+static struct path *path_new_or_instead(struct ptcp_assoc *a, uint32_t id, enum ptcp_path_kind kind,
+					uint16_t mtu_bytes)
+{
+	struct path *p = path_new(a, id, kind, mtu_bytes), *old;
+
+	if (p)
+		return p;
+	old = least_useful(a);
+	if (!old)
+		return NULL;
+	forget(a, old);
+	old->used = false;
+	return path_new(a, id, kind, mtu_bytes);
+}
+
 int ptcp_path_add(struct ptcp_assoc *a, uint32_t path_id, enum ptcp_path_kind kind,
 		  uint16_t mtu_bytes, uint64_t now_us)
 {
@@ -97,38 +147,19 @@ int ptcp_path_add(struct ptcp_assoc *a, uint32_t path_id, enum ptcp_path_kind ki
 		path_choose(a);
 		return 0;
 	}
-	p = path_new(a, path_id, kind, mtu_bytes);
+	p = path_new_or_instead(a, path_id, kind, mtu_bytes);
 	if (!p)
 		return -ENOBUFS;
 	handshake_path_added(a, p);
 	return 0;
 }
 
-/* The slot is going to be free. */
-static void forget(struct ptcp_assoc *a, const struct path *p)
-{
-	if (a->heard == p)
-		a->heard = NULL;
-	if (a->ack_path == p)
-		a->ack_path = NULL;
-}
-
 struct path *path_provisional(struct ptcp_assoc *a, uint32_t id)
 {
-	struct path *p = path_new(a, id, PTCP_PATH_DIRECT, PTCP_MTU_MIN);
+	struct path *p = path_new_or_instead(a, id, PTCP_PATH_DIRECT, PTCP_MTU_MIN);
 
-	if (!p) {
-		/* Make room: a path that came up by itself and is no use. */
-		PATH_FOREACH (a, q)
-			if (q->by_itself && !q->named && q != a->active &&
-			    q->state != PTCP_PATH_UP && q->head_pn == SENT_NO_PN && !p)
-				p = q;
-		if (!p)
-			return NULL;
-		forget(a, p);
-		p->used = false;
-		p = path_new(a, id, PTCP_PATH_DIRECT, PTCP_MTU_MIN);
-	}
+	if (!p)
+		return NULL;
 	p->by_itself = true;
 	p->first_received_us = a->now_us;
 	assoc_path_event(a, PTCP_EVENT_PATH_NEW, id, PTCP_PATH_NONE,

@@ -75,7 +75,9 @@ int session_start_association(struct session *s, uint64_t now_us)
 	}
 	secret_wipe(config.random_seed, sizeof(config.random_seed));
 	if (r) {
+		/* The old one is gone as well, and UP or CLOSING with it. */
 		session_drop_association(s);
+		session_dispatch(s, INPUT_LOST, "no memory for an association", now_us);
 		return r;
 	}
 	memcpy(s->local_cid, s->open.own_cid, PTCP_CID_BYTES);
@@ -160,6 +162,20 @@ static void on_pong(struct session *s, const struct ptcp_event *event)
 	session_event_push(s, &out);
 }
 
+/*
+ * A path that came up by itself is left to ptcp, with little credit, until it has answered: who
+ * copies one of the peer's packets could name anybody as its source.
+ */
+static void on_path_up(struct session *s, uint32_t id, uint64_t now_us)
+{
+	const struct path *path = session_path_by_id(s, id);
+
+	if (path && !path->relay)
+		ptcp_path_add(s->assoc, id, PTCP_PATH_DIRECT, session_path_mtu(&path->remote),
+			      now_us);
+	session_dispatch(s, INPUT_PATH, NULL, now_us);
+}
+
 static void on_path_down(struct session *s, uint32_t id, uint64_t now_us)
 {
 	const struct path *path = session_path_by_id(s, id);
@@ -179,13 +195,8 @@ static void on_ptcp_event(struct session *s, const struct ptcp_event *event, uin
 	case PTCP_EVENT_CLOSED:
 		on_closed(s, event->closed.code, event->closed.by_peer, now_us);
 		return;
-	case PTCP_EVENT_PATH_NEW:
-		if (session_path_by_id(s, event->path.id))
-			ptcp_path_add(s->assoc, event->path.id, PTCP_PATH_DIRECT, PATH_MTU_IPV4,
-				      now_us);
-		return;
 	case PTCP_EVENT_PATH_UP:
-		session_dispatch(s, INPUT_PATH, NULL, now_us);
+		on_path_up(s, event->path.id, now_us);
 		return;
 	case PTCP_EVENT_PATH_DOWN:
 		on_path_down(s, event->path.id, now_us);

@@ -171,6 +171,7 @@ int rendezvous_make_agent(struct session *s, uint64_t now_us);
 /* paths.c */
 struct path *session_path_find(struct session *s, uint8_t socket, const struct endpoint *remote);
 struct path *session_path_by_id(struct session *s, uint32_t id);
+uint16_t session_path_mtu(const struct endpoint *remote);
 void session_path_add_relay(struct session *s, uint64_t now_us);
 void session_path_drop_relay(struct session *s, uint64_t now_us);
 void session_path_valid(struct session *s, const struct nat_event *event, uint64_t now_us);

@@ -154,7 +154,7 @@ static void relay_fill(struct session *s, struct session_send *send)
 
 /* ---- what nat finds ---- */
 
-static uint16_t path_mtu(const struct endpoint *remote)
+uint16_t session_path_mtu(const struct endpoint *remote)
 {
 	return remote->ip.family == FAMILY_IPV6 ? PATH_MTU_IPV6 : PATH_MTU_IPV4;
 }
@@ -173,8 +173,8 @@ void session_path_valid(struct session *s, const struct nat_event *event, uint64
 		p->remote = event->remote;
 	}
 	p->same_lan = event->same_lan;
-	if (ptcp_path_add(s->assoc, p->id, PTCP_PATH_DIRECT, path_mtu(&event->remote), now_us) ==
-	    -ENOBUFS)
+	if (ptcp_path_add(s->assoc, p->id, PTCP_PATH_DIRECT, session_path_mtu(&event->remote),
+			  now_us) == -ENOBUFS)
 		*p = (struct path){ .id = 0 };
 }
 
@@ -198,6 +198,13 @@ bool session_has_tag(const struct session *s, const uint8_t tag[static NAT_TAG_B
 	return s->nat && !memcmp(nat_agent_local_tag(s->nat), tag, NAT_TAG_BYTES);
 }
 
+/* A tunnel must not become a path of itself, whatever the peer sends through it. */
+static bool may_be_path(const struct session *s, const struct endpoint *from)
+{
+	return !(ip_is_loopback(&from->ip) && !s->config.allow_loopback) &&
+	       !(s->config.refuse && s->config.refuse(s->config.user, &from->ip));
+}
+
 /* A packet from an unknown address: the peer's NAT gave it another one, if it is authentic. */
 static int input_unknown(struct session *s, uint8_t socket, const struct endpoint *from,
 			 uint8_t *data, size_t n_bytes, uint8_t ecn, uint64_t now_us)
@@ -206,7 +213,8 @@ static int input_unknown(struct session *s, uint8_t socket, const struct endpoin
 	uint32_t id;
 	int r;
 
-	if (s->path_mode == SESSION_PATH_RELAY || s->path_mode == SESSION_PATH_LAN)
+	if (s->path_mode == SESSION_PATH_RELAY || s->path_mode == SESSION_PATH_LAN ||
+	    !may_be_path(s, from))
 		return -EPERM;
 	p = path_new(s);
 	if (!p)
@@ -215,8 +223,12 @@ static int input_unknown(struct session *s, uint8_t socket, const struct endpoin
 	p->remote = *from;
 	id = p->id;
 	r = ptcp_input(s->assoc, id, data, n_bytes, ecn, now_us);
-	if (r)
+	if (r) {
+		/* It meant nothing: a flood of such does not use up the numbers either. */
 		*p = (struct path){ .id = 0 };
+		if (!ptcp_has_path(s, id))
+			s->next_path_id = id;
+	}
 	return r;
 }
 

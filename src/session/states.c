@@ -159,8 +159,10 @@ void session_dispatch(struct session *s, enum session_input input, const char *b
 
 void session_event_push(struct session *s, const struct session_event *event)
 {
-	/* Pulled after each input; what no caller pulls for so long is not missed. */
-	if (s->n_events == SESSION_EVENTS_MAX)
+	/* Pulled after each input; what no caller pulls for so long is not missed. One input from
+	 * the peer may bring any number of pongs, which must not take the place of the others. */
+	if (s->n_events >=
+	    (event->type == SESSION_EVENT_PONG ? SESSION_EVENTS_MAX / 2 : SESSION_EVENTS_MAX))
 		return;
 	s->events[(s->first_event + s->n_events++) % SESSION_EVENTS_MAX] = *event;
 }

@@ -45,6 +45,7 @@ struct end {
 	struct endpoint at; /* its socket, as the network sees it */
 	bool online;        /* its daemon is connected to the server */
 	bool refuses;
+	unsigned random_left; /* calls until there is no randomness any more; 0: for ever */
 	enum session_state state;
 	unsigned n_asks, n_paths, n_pongs;
 	bool pong_relay;
@@ -62,6 +63,7 @@ struct world {
 	int route; /* its address is the route of both */
 	TAILQ_HEAD(, item) items;
 	unsigned n_items, n_relayed, n_udp;
+	size_t n_stray_bytes; /* to where nobody is */
 };
 
 static struct crypto_key *domain_key;
@@ -71,6 +73,10 @@ static int fake_random(void *user, void *out, size_t n_bytes)
 {
 	struct end *e = user;
 
+	if (e->random_left > 0 && --e->random_left == 0) {
+		e->random_left = 1;
+		return -EIO;
+	}
 	for (size_t i = 0; i < n_bytes; i++) {
 		e->rng = e->rng * 1664525u + 1013904223u;
 		((uint8_t *)out)[i] = (uint8_t)(e->rng >> 24);
@@ -82,6 +88,13 @@ static int verify(void *user, struct crypto_cert *cert)
 {
 	(void)user;
 	return crypto_cert_verify(cert, domain_cert, NULL, NOW_S);
+}
+
+/* As the daemon does: no tunnel inside of a tunnel. */
+static bool refuse_own(void *user, const struct ip_address *ip)
+{
+	(void)user;
+	return ip->family == FAMILY_IPV6 && vip_is_ip6(ip->bytes);
 }
 
 static void end_identity(struct end *e)
@@ -140,6 +153,7 @@ static void end_start(struct world *w, int i)
 		.own_key = e->key,
 		.verify = verify,
 		.random_bytes = fake_random,
+		.refuse = refuse_own,
 		.trace = trace,
 		.user = e,
 	};
@@ -240,8 +254,8 @@ static void deliver_inbound(struct world *w, const struct item *item)
 	}
 	r = session_inbound(to->s, &inbound, &reply, w->now_us);
 	if (r) {
-		assert_int_equal(r, SESSION_BUSY);
-		reply_status(w, item, SESSION_WHY_BUSY);
+		assert_true(r < 0 || r == SESSION_BUSY);
+		reply_status(w, item, r < 0 ? SESSION_WHY_OFFLINE : SESSION_WHY_BUSY);
 		return;
 	}
 	out = item_new(w, ITEM_ANSWER, !item->to, w->server_delay_us, reply.offer,
@@ -281,6 +295,8 @@ static void deliver(struct world *w, struct item *item)
 		break;
 	case ITEM_UDP:
 		w->n_udp++;
+		if (!endpoint_equal(&item->dst, &to->at))
+			w->n_stray_bytes += item->n_bytes;
 		if (w->udp_works && endpoint_equal(&item->dst, &to->at))
 			session_input(to->s, 0, &item->from, item->data, item->n_bytes, 0,
 				      w->now_us);

@@ -350,6 +350,150 @@ static void a_new_address_of_the_peer_becomes_a_path(void **state)
 	world_fini(&w);
 }
 
+static void a_peer_that_moves_again_and_again_is_followed(void **state)
+{
+	struct session_status status;
+	struct tun_addresses b;
+	struct world w;
+
+	(void)state;
+	world_init(&w);
+	b = addresses_of(w.end[1].address, w.end[0].address);
+	bring_up(&w);
+	assert_true(run_for(&w, 5 * US_PER_S, both_direct));
+	/* More often than there is room for paths. */
+	for (unsigned move = 0; move < 3 * PTCP_PATHS_MAX; move++) {
+		w.end[1].at.port = (uint16_t)(5000 + move);
+		for (int i = 0; i < 30; i++) {
+			assert_int_equal(send_packet(&w, 1, &b, (uint8_t)i), 0);
+			run_for(&w, 100 * MS, NULL);
+		}
+		session_get_status(w.end[0].s, &status);
+		assert_true(status.state == SESSION_UP && status.has_path && !status.relay);
+		assert_int_equal(status.remote.port, w.end[1].at.port);
+	}
+	world_fini(&w);
+}
+
+/* Somebody on the way copies packets of bob and sends them as if from elsewhere, faster. */
+static void copied_packets_aim_no_stream_at_others(void **state)
+{
+	struct session_status status;
+	struct tun_addresses b;
+	struct endpoint victim;
+	size_t n_bytes_in = 0;
+	struct world w;
+
+	(void)state;
+	world_init(&w);
+	b = addresses_of(w.end[1].address, w.end[0].address);
+	bring_up(&w);
+	assert_true(run_for(&w, 5 * US_PER_S, both_direct));
+	assert_int_equal(endpoint_parse("192.0.2.66:7000", false, &victim), 0);
+	w.n_stray_bytes = 0;
+	for (unsigned i = 0; i < 3 * PTCP_PATHS_MAX; i++) {
+		struct item *item;
+
+		assert_int_equal(send_packet(&w, 1, &b, (uint8_t)i), 0);
+		pump(&w, 1);
+		victim.port++;
+		TAILQ_FOREACH (item, &w.items, entry)
+			if (item->kind == ITEM_UDP && item->to == 0) {
+				item->from = victim;
+				n_bytes_in += item->n_bytes;
+			}
+		run_for(&w, 50 * MS, NULL);
+	}
+	run_for(&w, 60 * US_PER_S, NULL);
+	assert_true(w.n_stray_bytes <= 3 * n_bytes_in);
+	/* And there is still room for where bob really goes. */
+	w.end[1].at.port = 6001;
+	for (int i = 0; i < 30; i++) {
+		assert_int_equal(send_packet(&w, 1, &b, (uint8_t)i), 0);
+		run_for(&w, 100 * MS, NULL);
+	}
+	session_get_status(w.end[0].s, &status);
+	assert_int_equal(status.remote.port, 6001);
+	world_fini(&w);
+}
+
+/* The peer sends its packets through the tunnel itself, to our port there. */
+static void a_tunnel_does_not_become_a_path_of_itself(void **state)
+{
+	struct session_status status;
+	struct tun_addresses b;
+	struct world w;
+
+	(void)state;
+	world_init(&w);
+	b = addresses_of(w.end[1].address, w.end[0].address);
+	bring_up(&w);
+	assert_true(run_for(&w, 5 * US_PER_S, both_direct));
+	w.end[1].at.ip.family = FAMILY_IPV6;
+	memcpy(w.end[1].at.ip.bytes, b.own6, 16);
+	w.n_stray_bytes = 0;
+	for (int i = 0; i < 30; i++) {
+		send_packet(&w, 1, &b, (uint8_t)i);
+		run_for(&w, 100 * MS, NULL);
+	}
+	session_get_status(w.end[0].s, &status);
+	assert_false(status.has_path && !status.relay && status.remote.ip.family == FAMILY_IPV6);
+	world_fini(&w);
+}
+
+/* At each place where it can happen, in turn. */
+static void running_out_of_randomness_ends_an_attempt_and_nothing_else(void **state)
+{
+	(void)state;
+	for (unsigned calls = 1; calls < 12; calls++) {
+		struct session_status status;
+		struct tun_addresses a;
+		struct world w;
+
+		world_init(&w);
+		a = addresses_of(w.end[0].address, w.end[1].address);
+		bring_up(&w);
+		session_free(w.end[1].s);
+		end_start(&w, 1);
+		w.end[0].random_left = calls;
+		session_want(w.end[1].s, true, w.now_us);
+		for (int i = 0; i < 20; i++) {
+			run_for(&w, US_PER_S, NULL);
+			send_packet(&w, 0, &a, 1);
+			session_get_status(w.end[0].s, &status);
+		}
+		w.end[0].random_left = 0;
+		assert_true(run_for(&w, 400 * US_PER_S, both_up));
+		world_fini(&w);
+	}
+}
+
+/* Both machines sleep: the clock goes on, nothing else does. */
+static void after_hours_of_sleep_the_link_comes_back(void **state)
+{
+	struct tun_addresses a;
+	struct world w;
+	unsigned frames;
+
+	(void)state;
+	world_init(&w);
+	a = addresses_of(w.end[0].address, w.end[1].address);
+	bring_up(&w);
+	assert_true(run_for(&w, 5 * US_PER_S, both_direct));
+	while (!TAILQ_EMPTY(&w.items))
+		item_free(&w, TAILQ_FIRST(&w.items));
+	w.now_us += 5 * 3600 * US_PER_S;
+	for (int i = 0; i < 2; i++)
+		session_network_changed(w.end[i].s, w.now_us);
+	run_for(&w, 5 * US_PER_S, NULL);
+	assert_true(both_up(&w));
+	frames = w.end[1].n_frames;
+	assert_int_equal(send_packet(&w, 0, &a, 1), 0);
+	run_for(&w, US_PER_S, NULL);
+	assert_int_equal(w.end[1].n_frames, frames + 1);
+	world_fini(&w);
+}
+
 static void a_nudge_asks_once_and_finds_a_peer_that_waits(void **state)
 {
 	struct world w;
@@ -451,6 +595,11 @@ int main(void)
 		cmocka_unit_test(a_server_restart_does_not_end_the_association),
 		cmocka_unit_test(a_stalled_association_goes_on_after_a_new_rendezvous),
 		cmocka_unit_test(a_new_address_of_the_peer_becomes_a_path),
+		cmocka_unit_test(a_peer_that_moves_again_and_again_is_followed),
+		cmocka_unit_test(copied_packets_aim_no_stream_at_others),
+		cmocka_unit_test(a_tunnel_does_not_become_a_path_of_itself),
+		cmocka_unit_test(running_out_of_randomness_ends_an_attempt_and_nothing_else),
+		cmocka_unit_test(after_hours_of_sleep_the_link_comes_back),
 		cmocka_unit_test(a_nudge_asks_once_and_finds_a_peer_that_waits),
 		cmocka_unit_test(forged_signals_change_nothing),
 		cmocka_unit_test(a_peer_with_another_key_than_the_rendezvous_told_is_not_connected),
