@@ -22,14 +22,16 @@
 #                                              |
 #                                     192.0.2.10 server
 
+LAB_TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 LAB_HOSTS=()
 declare -A LAB_PID
 
 lab_need_root() {
     [ "$(id -u)" -eq 0 ] || { echo "this needs root"; return 1; }
     [ -c /dev/net/tun ] || { echo "/dev/net/tun is missing"; return 1; }
-    unshare --net --mount --uts --pid --fork true 2>/dev/null ||
-        { echo "namespaces are not allowed here"; return 1; }
+    local said
+    said=$(unshare --net --mount --uts --pid --fork true 2>&1) ||
+        { echo "namespaces are not allowed here: $said"; return 1; }
     command -v nft >/dev/null || { echo "nft is missing (package nftables)"; return 1; }
 }
 
@@ -60,14 +62,27 @@ lab_stop() {
 lab_init_script() {
     cat <<'INIT'
 host=$1 dir=$2
+shift 2
+kept=("$@")
+# cover PLACE MODE: an empty place over the shared one; the trees of source and build stay to be seen.
+cover() {
+    local keep
+    mount -t tmpfs -o "mode=$2" tmpfs "$dir/new"
+    for keep in "${kept[@]}"; do
+        case $keep in
+        "$1"/*) mkdir -p "$dir/new${keep#"$1"}" && mount --rbind "$keep" "$dir/new${keep#"$1"}" ;;
+        esac
+    done
+    mount --move "$dir/new" "$1"
+}
 mount --make-rprivate /
 mount -t tmpfs -o mode=0755 tmpfs "$dir/etc"
 cp -a /etc/. "$dir/etc/"
 mount --move "$dir/etc" /etc
-mount -t tmpfs -o mode=0755 tmpfs /run
-mount -t tmpfs -o mode=0700 tmpfs /root
+cover /run 0755
+cover /root 0700
+cover /var/lib 0755
 mkdir -p /run/sshd /run/lock
-mount -t tmpfs -o mode=0755 tmpfs /var/lib
 mkdir -p /var/lib/q2q-tun /var/lib/q2q-server
 mount --bind "$dir/state" /var/lib/q2q-tun
 mount --bind "$dir/server" /var/lib/q2q-server
@@ -100,10 +115,11 @@ lab_host() {
     local host dir outer
     for host in "$@"; do
         dir=$LAB_DIR/$host
-        mkdir -p "$dir/etc" "$dir/state" "$dir/server"
+        mkdir -p "$dir/etc" "$dir/new" "$dir/state" "$dir/server"
         # Dies with this script: setpriv arms it, --kill-child passes it on.
         setpriv --pdeathsig KILL unshare --net --mount --uts --pid --fork --kill-child=KILL \
             --mount-proc bash -c "$(lab_init_script)" lab-init "$host" "$dir" \
+            "$LAB_TOP" "${abs_top_builddir:-${BUILD:-$LAB_TOP}}" \
             >"$dir/init.log" 2>&1 </dev/null &
         outer=$!
         LAB_PID[$host]=

@@ -17,12 +17,14 @@ check_DATA += tests/netns/root.stamp
 endif
 CLEANFILES += tests/netns/root.stamp
 
-# A prefix of its own choosing would not be where the lab looks.
+# Another prefix would not be where the lab looks; units have the one of configure written into them.
 tests/netns/root.stamp: $(bin_PROGRAMS) $(sbin_PROGRAMS) $(nss_LTLIBRARIES)
 	$(AM_V_GEN)rm -rf tests/netns/root && $(MKDIR_P) tests/netns/root && \
 	env -u MAKEFLAGS $(MAKE) -s install DESTDIR='$(abs_top_builddir)/tests/netns/root' \
 		prefix=/usr/local exec_prefix=/usr/local sysconfdir=/etc localstatedir=/var \
-		>tests/netns/install.log 2>&1 && touch $@
+		>tests/netns/install.log 2>&1 && \
+	sed -i -e 's,=$(sbindir)/,=/usr/local/sbin/,' -e 's,=$(bindir)/,=/usr/local/bin/,' \
+		tests/netns/root/usr/local/lib/systemd/system/*.service && touch $@
 clean-local:
 	rm -rf tests/netns/root
 include tests/netns/punch.mk

@@ -33,7 +33,7 @@ server_keys() {
     sed -nE 's/^[[:space:]]*\{ "[a-z *]+", *"([a-z-]+)", *CONF_.*/\1/p' "$top/src/server/options.c"
 }
 
-echo 1..7
+echo 1..8
 # shellcheck disable=SC2046 # lists of words
 {
     all_in man/q2q-tund.8 $(options src/monitor/main.c)
@@ -54,6 +54,12 @@ missing=$(sed -nE 's/^#([a-z-]+) = .*/\1/p' "$top/contrib/q2q-tun.conf" | while 
 done)
 result "the example configuration has no other key"
 
+for page in "$top"/man/*.[1-8]; do
+    sed -nE '/^dist_man_MANS/s/.*\+= *//p' "$top/man/local.mk" | tr ' ' '\n' | grep -qx "man/${page##*/}" ||
+        missing="$missing ${page##*/}"
+done
+result "every page is installed"
+
 if command -v man >/dev/null && command -v troff >/dev/null; then
     for page in "$top"/man/*.[1-8]; do
         said=$(LC_ALL=C.UTF-8 MANWIDTH=80 man --warnings -E UTF-8 -l -Tutf8 -Z "$page" 2>&1 >/dev/null)
@@ -61,5 +67,5 @@ if command -v man >/dev/null && command -v troff >/dev/null; then
     done
     result "groff has nothing to say about the pages"
 else
-    echo "ok 7 # SKIP man or groff is missing (packages man-db, groff-base)"
+    echo "ok 8 # SKIP man or groff is missing (packages man-db, groff-base)"
 fi
