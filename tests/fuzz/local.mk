@@ -30,3 +30,4 @@ include tests/fuzz/amp.mk
 include tests/fuzz/q2q.mk
 include tests/fuzz/ptcp.mk
 include tests/fuzz/session.mk
+include tests/fuzz/packet.mk
