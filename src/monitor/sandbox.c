@@ -108,6 +108,9 @@ static int load(const char *const *calls, const int *families)
 	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(EPERM));
 	int r = filter ? 0 : -ENOMEM;
 
+	/* What is refused goes to the audit log, where the kernel can (Linux 4.14). */
+	if (r == 0)
+		(void)seccomp_attr_set(filter, SCMP_FLTATR_CTL_LOG, 1);
 	if (r == 0)
 		r = add_calls(filter, SCMP_ACT_ALLOW, calls);
 	if (r == 0)
