@@ -520,6 +520,30 @@ static void a_link_needs_an_address(void **state)
 	closep(&lone.tun_fd);
 }
 
+/* Hardened machines switch IPv6 off; the IPv4 half must work there. */
+static void without_ipv6_a_link_has_ipv4(void **state)
+{
+	struct side lone = { .tun_fd = -1 };
+	struct tun_addresses only6 = canonical[0];
+	_cleanup_(closep) int fd = -1;
+
+	(void)state;
+	need_namespaces();
+	assert_true(new_namespace(&lone));
+	fd = open("/proc/sys/net/ipv6/conf/default/disable_ipv6", O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, "1", 1) != 1)
+		skip(); /* no IPv6 to switch off, or /proc/sys is read-only */
+	assert_int_equal(make_device(&lone, &canonical[0]), 0);
+	assert_int_equal(lone.features & (TUN_FEATURE_IP4 | TUN_FEATURE_IP6), TUN_FEATURE_IP4);
+	closep(&lone.tun_fd);
+	lone.tun_fd = -1;
+	memset(only6.own4, 0, 4);
+	memset(only6.peer4, 0, 4);
+	assert_true(make_device(&lone, &only6) < 0);
+	closep(&lone.tun_fd);
+	closep(&lone.namespace_fd);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -533,6 +557,7 @@ int main(void)
 		cmocka_unit_test(a_device_that_is_gone_says_so),
 		cmocka_unit_test(taken_addresses_are_known),
 		cmocka_unit_test(a_link_needs_an_address),
+		cmocka_unit_test(without_ipv6_a_link_has_ipv4),
 	};
 
 	return cmocka_run_group_tests_name("tun_link", tests, make_both, close_both);

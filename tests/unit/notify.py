@@ -1,0 +1,112 @@
+"""What a service manager hears of q2q-tund: READY, WATCHDOG while the daemon's loop turns, STOPPING."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+BUILD = os.environ["abs_top_builddir"]
+PROGRAM = BUILD + "/src/daemon/q2q-tund"
+if os.path.exists(BUILD + "/src/daemon/.libs/q2q-tund"):
+    PROGRAM = BUILD + "/src/daemon/.libs/q2q-tund"
+CASES = []
+
+
+def case(description):
+    return lambda function: CASES.append((description, function))
+
+
+class Service:
+    def __init__(self):
+        self.directory = tempfile.TemporaryDirectory(prefix="q2q-notify.")
+        path = self.directory.name
+        os.chmod(path, 0o755)
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(path + "/notify")
+        os.chmod(path + "/notify", 0o666)
+        with open(path + "/empty.conf", "w"):
+            pass
+        os.mkdir(path + "/q2q-tun")
+        environment = dict(os.environ, NOTIFY_SOCKET=path + "/notify", WATCHDOG_USEC="800000")
+        self.process = subprocess.Popen(
+            [PROGRAM, "--foreground", "--user", "nobody", "--config", path + "/empty.conf"]
+            + ["--state-dir", path + "/state", "--control", path + "/q2q-tun/control"]
+            + ["--names-socket", path + "/q2q-tun/names"],
+            env=environment,
+            stderr=subprocess.PIPE,
+        )
+
+    def daemon_pid(self):
+        with open("/proc/%d/task/%d/children" % (self.process.pid, self.process.pid)) as children:
+            return int(children.read().split()[0])
+
+    def hear(self, seconds):
+        """Everything said in that time."""
+        said, end = [], time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self.socket.settimeout(left)
+            try:
+                said.append(self.socket.recv(4096).decode())
+            except socket.timeout:
+                break
+        return said
+
+    def hear_until(self, what, seconds):
+        said, end = [], time.monotonic() + seconds
+        while what not in said and (left := end - time.monotonic()) > 0:
+            said += self.hear(min(left, 0.1))
+        return said
+
+
+service = Service()
+
+
+@case("READY=1 comes once, when the control socket is there")
+def _():
+    said = service.hear_until("READY=1", 10)
+    assert said.count("READY=1") == 1, (said, service.process.poll())
+    assert os.path.exists(service.directory.name + "/q2q-tun/control")
+
+
+@case("WATCHDOG=1 comes several times in each interval")
+def _():
+    said = service.hear(1.6)
+    assert said.count("WATCHDOG=1") >= 4 and "READY=1" not in said, said
+
+
+@case("a daemon that stands still is not covered up by the monitor")
+def _():
+    os.kill(service.daemon_pid(), signal.SIGSTOP)
+    service.hear(0.3)
+    said = service.hear(1.2)
+    assert said == [], said
+    os.kill(service.daemon_pid(), signal.SIGCONT)
+    assert "WATCHDOG=1" in service.hear_until("WATCHDOG=1", 5)
+
+
+@case("SIGTERM: STOPPING=1, and the exit status is 0")
+def _():
+    service.process.send_signal(signal.SIGTERM)
+    said = service.hear_until("STOPPING=1", 10)
+    assert said.count("STOPPING=1") == 1, said
+    assert service.process.wait(15) == 0, service.process.returncode
+
+
+print("1..%d" % len(CASES))
+failed = False
+for number, (description, function) in enumerate(CASES, 1):
+    try:
+        function()
+        print("ok %d - %s" % (number, description), flush=True)
+    except Exception as error:
+        failed = True
+        print("# %s: %s" % (type(error).__name__, str(error).replace("\n", "\n# ")))
+        print("not ok %d - %s" % (number, description), flush=True)
+if service.process.poll() is None:
+    service.process.kill()
+for line in service.process.stderr.read().decode(errors="replace").splitlines():
+    print("# " + line)
+sys.exit(failed)
