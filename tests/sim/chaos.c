@@ -7,7 +7,7 @@
 
 #include <stdio.h>
 
-#include "ptcp/conn_glue.h"
+#include "ptcp/conn_private.h"
 
 #define QUIET_US    (10 * US_PER_S)  /* for what is still under way to arrive or be given up */
 #define FINISH_US   (900 * US_PER_S) /* virtual: more is a stall */
@@ -501,6 +501,24 @@ static void check_alive(struct sim_world *w)
 	}
 }
 
+/* Nothing is under way, so nothing may be kept for it. */
+static void check_quiet(struct sim_end *e)
+{
+	const struct ptcp_conns *const conns = ptcp_assoc_conns(e->a);
+	struct ptcp_stats s;
+
+	ptcp_get_stats(e->a, &s);
+	if (s.send_queue_bytes > 0 || (s.send_memory_bytes > 0 && !e->messages.lend) ||
+	    s.receive_memory_bytes > 0)
+		sim_fail(e->world, "pair %d end %d: quiet, but %zu, %zu and %zu bytes are kept",
+			 e->pair->index, e->index, s.send_queue_bytes, s.send_memory_bytes,
+			 s.receive_memory_bytes);
+	if (conns->send_total_bytes > 0 || conns->window_total_bytes > 0)
+		sim_fail(e->world, "pair %d end %d: %zu and %llu bytes of no connection",
+			 e->pair->index, e->index, conns->send_total_bytes,
+			 (unsigned long long)conns->window_total_bytes);
+}
+
 static void close_pairs(struct sim_world *w, bool torn)
 {
 	SIM_PAIR_FOREACH(w, p)
@@ -558,8 +576,10 @@ static void play(struct sim_world *w)
 	SIM_PAIR_FOREACH(w, p)
 	{
 		sim_streams_check(p);
-		for (int i = 0; i < 2 && !p->torn && !p->killed && !p->turned_away; i++)
+		for (int i = 0; i < 2 && !p->torn && !p->killed && !p->turned_away; i++) {
 			sim_messages_check(&p->end[i]);
+			check_quiet(&p->end[i]);
+		}
 	}
 	close_pairs(w, false);
 	if (!sim_run(w, FAREWELL_US, all_closed))

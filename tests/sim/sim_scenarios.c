@@ -420,10 +420,13 @@ static void keys_change_under_full_load(void **state)
 	const struct ptcp_config config = { .key_update_packets = 1000,
 					    .send_memory_bytes = 32 << 20,
 					    .receive_memory_bytes = 8 << 20 };
-	struct stage s = raise_curtain(&config, PTCP_PATH_DIRECT, &fast);
+	struct sim_link link = fast;
 	struct ptcp_stats stats;
 
 	(void)state;
+	link.reorder_permille = 20;
+	link.reorder_us = 3000;
+	struct stage s = raise_curtain(&config, PTCP_PATH_DIRECT, &link);
 	plan_stream(&s, 0, 60000000, 60000000);
 	begin(&s);
 	assert_true(sim_run(s.w, 60 * US_PER_S, streams_done));
@@ -431,6 +434,8 @@ static void keys_change_under_full_load(void **state)
 	ptcp_get_stats(s.client->a, &stats);
 	assert_true(stats.key_updates > 10);
 	assert_int_equal(stats.packets_bad, 0);
+	/* Late packets of the old phase are opened with its keys. */
+	assert_int_equal(s.client->tls.n_forged, 0);
 	assert_int_equal(s.server->tls.n_forged, 0);
 	drop_curtain(&s);
 }
@@ -458,6 +463,8 @@ static void a_peer_that_vanishes_is_missed_within_twelve_seconds(void **state)
 		ptcp_assoc_free(s.server->a);
 		s.server->a = NULL;
 		assert_true(sim_run(s.w, 12 * US_PER_S, client_sees_path_down));
+		sim_run(s.w, 6 * US_PER_S, NULL);
+		assert_int_equal(s.client->n_all_down, 1);
 		/* In the end the association goes too. */
 		sim_run(s.w, 301 * US_PER_S, NULL);
 		assert_int_equal(ptcp_assoc_state(s.client->a), PTCP_CLOSED);
