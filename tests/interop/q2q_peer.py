@@ -500,13 +500,14 @@ def authorize(state, host, port, address, password):
 
 @defer.inlineCallbacks
 def listen(state, host, port, address, protocols, description="interop", methods=None,
-           udp_port=None):
+           udp_port=None, tell=lambda asker: None):
     """The connection; its n_inbound counts. udp_port: ask Who-Am-I there first, as the original."""
     connection = yield secured(state, host, port, address)
     if udp_port:
         yield who_am_i(host, udp_port)
 
     def answer(_connection, from_address, to, _protocol):
+        tell(from_address)
         return [{"id": ("%s->%s:1" % (from_address, to)).encode(),
                  "methods": methods or [b"tcp@127.0.0.1:9", b"virtual"],
                  "expires": time.strftime("%Y-%m-%dT%H:%M:%S",
@@ -705,7 +706,8 @@ def run(arguments):
         print("authorized", rest[0])
     elif arguments.command == "listen":
         connection = yield listen(state, host, port, rest[0], [rest[1].encode()],
-                                  udp_port=port if arguments.udp else None)
+                                  udp_port=port if arguments.udp else None,
+                                  tell=lambda asker: print("inbound from", asker, flush=True))
         print("listening", flush=True)
         yield connection.lost
     elif arguments.command == "inbound":
@@ -718,7 +720,7 @@ def run(arguments):
         answer = yield who_am_i(host, port)
         print(answer[0])
     else:
-        _server, listening = serve(state, rest[0], port)
+        _server, listening = serve(state, rest[0], port, host)
         print("port", listening.getHost().port, flush=True)
         yield defer.Deferred()
 

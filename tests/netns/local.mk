@@ -8,7 +8,8 @@ NETNS_TESTS = \
 	tests/netns/smoke.sh \
 	tests/netns/systemd.sh \
 	tests/netns/trust.sh \
-	tests/netns/tunnel.sh
+	tests/netns/tunnel.sh \
+	tests/netns/twisted.sh
 dist_check_SCRIPTS += $(NETNS_TESTS)
 EXTRA_DIST += tests/netns/lab.sh tests/netns/tap.sh tests/netns/tunnel_lab.sh
 if ENABLE_SERVER
