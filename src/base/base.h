@@ -175,7 +175,10 @@ void hex_encode(const void *data, size_t n_bytes, char *out /* HEX_TEXT_BYTES */
 /* Lower or upper case, exactly 2 * n_bytes digits. -EBADMSG otherwise. */
 int hex_decode(const char *text, void *out, size_t n_bytes);
 bool utf8_valid(const void *text, size_t n_bytes);
-/* Replaces control characters, so that hostile text cannot drive a terminal. Always ends in NUL. */
+/*
+ * Replaces control characters, so that hostile text cannot drive a terminal. Never
+ * longer than the text, so out may be the text itself. Always ends in NUL.
+ */
 void text_sanitize(const void *text, size_t n_bytes, char *out, size_t out_bytes);
 /* Decimal, nothing else, at most max. -EINVAL or -ERANGE. */
 int parse_u64(const char *text, uint64_t max, uint64_t *ret_value);

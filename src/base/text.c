@@ -131,7 +131,7 @@ void text_sanitize(const void *text, size_t n_bytes, char *out, size_t out_bytes
 		if (control)
 			out[used] = '?';
 		else
-			memcpy(out + used, s + i, take);
+			memmove(out + used, s + i, take);
 		used += take;
 		i += step ? step : 1;
 	}

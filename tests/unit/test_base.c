@@ -145,6 +145,9 @@ static void hostile_text_cannot_drive_a_terminal(void **state)
 	assert_string_equal(out, "a?[31m??\xc3\xa9");
 	text_sanitize("\xc3\xa9\xc3\xa9", 4, out, 4);
 	assert_string_equal(out, "\xc3\xa9");
+	char in_place[] = "\xc2\x97\xef\xbb\xbf=";
+	text_sanitize(in_place, strlen(in_place), in_place, sizeof(in_place));
+	assert_string_equal(in_place, "?\xef\xbb\xbf=");
 	assert_false(utf8_valid("\xc0\x80", 2));
 	assert_false(utf8_valid("\xed\xa0\x80", 3));
 	assert_false(utf8_valid("\xf4\x90\x80\x80", 4));
