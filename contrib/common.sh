@@ -11,6 +11,26 @@ PACKAGES_LAB="iproute2 nftables dnsmasq-base openssh-server openssh-client iputi
 PACKAGES_TEST="clang libclang-rt-14-dev python3 python3-twisted python3-openssl python3-service-identity
  xz-utils binutils iperf3 systemd systemd-container debootstrap"
 
+# What runs apart ends with the script, however that ends.
+APART=
+end_apart() {
+    [ -z "$APART" ] || kill -TERM -- "-$APART" 2>/dev/null
+}
+trap end_apart EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+# apart COMMAND...: runs it as a session of its own, so that all of it can be ended.
+apart() {
+    local result
+    setpriv --pdeathsig TERM setsid "$@" </dev/null &
+    APART=$!
+    wait "$APART"
+    result=$?
+    APART=
+    return $result
+}
+
 say() {
     printf '\n\033[1m== %s\033[0m\n' "$*"
 }
@@ -47,15 +67,19 @@ build() {
     local directory=$1 log
     shift
     log=$directory/build.log
-    mkdir -p "$directory"
+    if ! mkdir -p "$directory" 2>/dev/null || [ ! -w "$directory" ]; then
+        echo "Cannot write to $directory; if another user built it, remove it, or build elsewhere:" >&2
+        echo "BUILD=/some/directory $0" >&2
+        return 1
+    fi
     if ! {
         { [ -x "$TOP/configure" ] && [ "$TOP/configure" -nt "$TOP/configure.ac" ] &&
             [ -z "$(find "$TOP" -name '*.mk' -newer "$TOP/configure" -not -path '*/.git/*' | head -n 1)" ]; } ||
-            "$TOP/autogen.sh"
+            apart "$TOP/autogen.sh"
         cd "$directory" &&
-            { [ Makefile -nt "$TOP/configure" ] || "$TOP/configure" --enable-werror "$@"; } &&
-            make -s -j"$(nproc)"
-    } >"$log" 2>&1 </dev/null; then
+            { [ Makefile -nt "$TOP/configure" ] || apart "$TOP/configure" --enable-werror "$@"; } &&
+            apart make -s -j"$(nproc)"
+    } >"$log" 2>&1; then
         tail -n 40 "$log" >&2
         echo "The build failed; the whole log is $log" >&2
         return 1

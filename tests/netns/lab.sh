@@ -23,7 +23,7 @@
 #                                     192.0.2.10 server
 
 LAB_TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-LAB_HOSTS=()
+LAB_HOSTS=() LAB_OUTER=()
 declare -A LAB_PID
 
 lab_need_root() {
@@ -44,12 +44,13 @@ lab_start() {
 }
 
 lab_stop() {
-    local host
-    for host in "${LAB_HOSTS[@]}"; do
-        kill -KILL "${LAB_PID[$host]}" 2>/dev/null
-    done
-    LAB_HOSTS=()
-    wait 2>/dev/null
+    trap '' INT TERM HUP
+    # Also those that were only about to start; --kill-child passes it on.
+    {
+        [ ${#LAB_OUTER[@]} -eq 0 ] || kill -KILL "${LAB_OUTER[@]}"
+        wait
+    } 2>/dev/null
+    LAB_HOSTS=() LAB_OUTER=()
     # Logs are kept only if somebody asks for them.
     if [ -n "${LAB_KEEP:-}" ]; then
         echo "lab: logs are in $LAB_DIR" >&2
@@ -122,6 +123,7 @@ lab_host() {
             "$LAB_TOP" "${abs_top_builddir:-${BUILD:-$LAB_TOP}}" \
             >"$dir/init.log" 2>&1 </dev/null &
         outer=$!
+        LAB_OUTER+=("$outer")
         LAB_PID[$host]=
         for _ in $(seq 200); do
             [ -e "$dir/ready" ] && break
