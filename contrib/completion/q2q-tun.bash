@@ -40,7 +40,7 @@ _q2q_tun() {
         ping) words="--count --interval --size --until-direct $(_q2q_tun_peers)" ;;
         log) words="--follow --lines" ;;
         peers) words="list forget pin $(_q2q_tun_peers)" ;;
-        identity) words="list show default export import" ;;
+        identity) words="list show default rotate export import" ;;
         allow) words="--for --yes $(_q2q_tun_peers)" ;;
         deny) words="$(_q2q_tun_peers)" ;;
         esac

@@ -61,4 +61,22 @@ no_interface() {
 tap "no interface is left at alice" wait_for 3 no_interface alice
 tap "and up again" on alice q2q-tun up bob@server.test
 tap "which carries packets" on alice ping -c 2 -i 0.2 -W 2 bob.server.test.q2q
+
+# From the relay to the direct path in the middle of a stream of small packets.
+upgrade_loses_nothing() {
+    local output
+    on alice q2q-tun down bob@server.test
+    on alice q2q-tun up bob@server.test || return 1
+    output=$(on alice ping -4 -q -c 1500 -i 0.002 -W 2 bob.server.test.q2q)
+    echo "$output"
+    path_kind_is alice direct-udp && grep -q '1500 received, 0% packet loss' <<<"$output" &&
+        ! grep -q duplicates <<<"$output"
+}
+tap "moving from the relay to the direct path loses and doubles nothing" upgrade_loses_nothing
+
+# The first answer, counted from the moment that the command is typed.
+on alice q2q-tun down bob@server.test >/dev/null
+start_ms=$(date +%s%3N)
+on alice q2q-tun up bob@server.test >/dev/null && on alice ping -c 1 -W 5 bob.server.test.q2q >/dev/null
+echo "# up to first reply: $(($(date +%s%3N) - start_ms)) ms"
 tap_done
