@@ -294,8 +294,9 @@ bool handshake_output(struct ptcp_assoc *a, struct ptcp_batch *batch)
 		h->flight_end = offset;
 		h->out_sent = offset;
 	}
+	/* Not put off by every answer: what the peer repeats must not keep us to a dead path. */
 	if (h->out_acked < h->out_end)
-		h->retry_us = a->now_us + retry_delay_us(a, p);
+		h->retry_us = min_u64(h->retry_us, a->now_us + retry_delay_us(a, p));
 	p->bytes_sent += used;
 	p->last_sent_us = a->now_us;
 	batch->path_id = p->id;

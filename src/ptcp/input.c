@@ -214,7 +214,7 @@ static int input_handshake(struct ptcp_assoc *a, uint32_t path_id, uint8_t *data
 	struct path *const p = path_of(a, path_id, n_bytes);
 	if (!p)
 		return -EBADMSG;
-	if (!h->done)
+	if (!h->confirmed)
 		h->path_id = path_id;
 	if (take_frames(a, p, &r, IN_HANDSHAKE, &elicits) < 0) {
 		assoc_fail(a, PTCP_CLOSE_PROTOCOL);
