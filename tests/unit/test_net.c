@@ -945,19 +945,20 @@ static void literals_need_no_name_server(void **state)
 
 static void the_hosts_file_needs_no_name_server(void **state)
 {
-	struct net_resolver *resolver;
+	struct net_resolver *resolver = open_resolver();
 	struct resolve_case c = { 0 };
 	struct net_query *query;
 
 	(void)state;
-	if (access("/etc/hosts", R_OK) < 0)
-		skip(); /* some minimal systems have none */
-	resolver = open_resolver();
 	assert_int_equal(net_resolve_host(resolver, "localhost", 5, resolved, &c, &query), 0);
 	run_until(&c.done);
-	assert_int_equal(c.result.error, 0);
-	assert_true(ip_is_loopback(&c.result.endpoints[0].ip));
-	assert_int_equal(c.result.endpoints[0].port, 5);
+	if (access("/etc/hosts", R_OK) == 0) {
+		assert_int_equal(c.result.error, 0);
+		assert_true(ip_is_loopback(&c.result.endpoints[0].ip));
+		assert_int_equal(c.result.endpoints[0].port, 5);
+	} else { /* some minimal systems have none */
+		assert_int_equal(c.result.error, -ENETUNREACH);
+	}
 	close_resolver(resolver);
 }
 
