@@ -17,7 +17,6 @@ src_server_libserver_la_SOURCES = \
 	src/server/inquiry.c \
 	src/server/limiter.c \
 	src/server/limiter.h \
-	src/server/notify.c \
 	src/server/options.c \
 	src/server/options.h \
 	src/server/password.c \

@@ -220,7 +220,7 @@ static void on_terminate(void *user, int signal_number)
 		return;
 	}
 	log_note("stopping (%s)", strsignal(signal_number));
-	notify_service("STOPPING=1");
+	service_notify("STOPPING=1");
 	s->stopping = true;
 	close_sockets(s);
 	clients_close_all(s);
@@ -236,7 +236,7 @@ static void on_hangup(void *user, int signal_number)
 	struct domain_error error;
 
 	(void)signal_number;
-	notify_service("RELOADING=1");
+	service_notify("RELOADING=1");
 	if (s->reload(&fresh) == 0) {
 		options_adopt(s->options, &fresh);
 		log_note("configuration read again; registration is %s",
@@ -245,14 +245,14 @@ static void on_hangup(void *user, int signal_number)
 	options_fini(&fresh);
 	if (domain_reload(&s->domain, &error) != 0)
 		log_error("%s", error.text);
-	notify_service("READY=1");
+	service_notify("READY=1");
 }
 
 static void on_watchdog(void *user, uint64_t now_us)
 {
 	struct server *s = user;
 
-	notify_service("WATCHDOG=1");
+	service_notify("WATCHDOG=1");
 	net_timer_arm(&s->watchdog_timer, now_us + s->watchdog_us);
 }
 
@@ -403,7 +403,7 @@ static int serve(struct server *s)
 			 s->options->data_dir, strerror(-rc));
 	log_note("serving %s, key %s, registration %s", s->domain.name, s->domain.fingerprint,
 		 registration_name((enum registration)s->options->registration));
-	notify_service("READY=1");
+	service_notify("READY=1");
 	rc = net_loop_run(s->loop);
 	if (rc != 0)
 		log_error("the loop ended: %s", strerror(-rc));

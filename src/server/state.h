@@ -238,7 +238,4 @@ void udp_stop(struct server *s);
 int admin_start(struct server *s);
 void admin_stop(struct server *s);
 
-/* sd_notify(3); nothing where the service manager does not listen. */
-void notify_service(const char *state);
-
 #endif
