@@ -85,17 +85,68 @@ static void on_signal(void *user, int signal_number)
 
 /* ---- the monitor ---- */
 
+/*
+ * The socket to the monitor holds some hundred requests, and it makes one link after the other.
+ * What does not fit waits here: at most three messages for each link that there may be.
+ */
+struct waiting_request {
+	struct tun_request request;
+	STAILQ_ENTRY(waiting_request) entry;
+};
+
+static int monitor_failed(struct daemon *d, int r)
+{
+	log_error("the monitor does not answer (%s)",
+		  r > 0 ? "its socket is closed" : strerror(-r));
+	daemon_stop_now(d, EXIT_FAILURE);
+	return r > 0 ? -EPIPE : r;
+}
+
+static int monitor_wait(struct daemon *d, const struct tun_request *request)
+{
+	struct waiting_request *w =
+		d->n_monitor_waiting < 3 * TUN_SLOTS_MAX ? malloc(sizeof(*w)) : NULL;
+
+	if (!w)
+		return monitor_failed(d, -ENOMEM);
+	w->request = *request;
+	STAILQ_INSERT_TAIL(&d->monitor_waiting, w, entry);
+	d->n_monitor_waiting++;
+	return net_watch_want(&d->monitor_watch, NET_READ | NET_WRITE);
+}
+
 int daemon_monitor_send(struct daemon *d, struct tun_request *request)
 {
-	const int r = tun_ipc_send_request(d->options->monitor_fd, request);
+	const int r = STAILQ_EMPTY(&d->monitor_waiting)
+			      ? tun_ipc_send_request(d->options->monitor_fd, request)
+			      : -EAGAIN;
 
-	if (r) {
-		log_error("the monitor does not answer (%s)",
-			  r > 0 ? "its socket is closed" : strerror(-r));
-		daemon_stop_now(d, EXIT_FAILURE);
-		return r > 0 ? -EPIPE : r;
+	if (r == -EAGAIN)
+		return monitor_wait(d, request);
+	return r ? monitor_failed(d, r) : 0;
+}
+
+static void monitor_drop(struct daemon *d, struct waiting_request *w)
+{
+	STAILQ_REMOVE_HEAD(&d->monitor_waiting, entry);
+	d->n_monitor_waiting--;
+	free(w);
+}
+
+static void monitor_flush(struct daemon *d)
+{
+	struct waiting_request *w;
+	int r = 0;
+
+	while (!r && (w = STAILQ_FIRST(&d->monitor_waiting))) {
+		r = tun_ipc_send_request(d->options->monitor_fd, &w->request);
+		if (!r)
+			monitor_drop(d, w);
 	}
-	return 0;
+	if (r && r != -EAGAIN)
+		monitor_failed(d, r);
+	else if (!r)
+		net_watch_want(&d->monitor_watch, NET_READ);
 }
 
 static void on_monitor(void *user, unsigned ready)
@@ -104,7 +155,10 @@ static void on_monitor(void *user, unsigned ready)
 	struct tun_reply reply;
 	int fd = -1, r;
 
-	(void)ready;
+	if (ready & NET_WRITE)
+		monitor_flush(d);
+	if (!(ready & NET_READ))
+		return;
 	for (;;) {
 		r = tun_ipc_receive_reply(d->options->monitor_fd, &reply, &fd);
 		if (r)
@@ -243,6 +297,8 @@ static void stop_services(struct daemon *d)
 	gather_stop(d);
 	udp_stop(d);
 	net_watch_fini(&d->monitor_watch);
+	while (!STAILQ_EMPTY(&d->monitor_waiting))
+		monitor_drop(d, STAILQ_FIRST(&d->monitor_waiting));
 	net_changes_free(d->changes);
 	net_timer_disarm(&d->alive);
 	net_timer_disarm(&d->sweep);
@@ -279,6 +335,7 @@ int daemon_run(const struct daemon_options *options)
 	TAILQ_INIT(&d->ops);
 	TAILQ_INIT(&d->identities.list);
 	TAILQ_INIT(&d->domains.list);
+	STAILQ_INIT(&d->monitor_waiting);
 	if (logring_init(d))
 		return EXIT_FAILURE;
 	if (!start_loop(d) && !load_state(d) && !start_services(d))

@@ -15,18 +15,42 @@
 struct taken {
 	struct daemon *daemon;
 	const struct peer *self;
+	const uint8_t *own4; /* of the link that is being made */
 };
+
+/*
+ * Anybody can look for a name whose hash is another's. Who was known first keeps the address, also
+ * while that tunnel is down: programs may have remembered it.
+ */
+static bool belongs_to_older(const struct taken *t, const uint8_t ip4[static 4])
+{
+	const struct peer *peer;
+	struct vip vip;
+
+	TAILQ_FOREACH (peer, &t->daemon->peers, entry) {
+		if (peer == t->self || !peer->pinned ||
+		    (t->self->pinned && t->self->pinned_at_s <= peer->pinned_at_s))
+			continue;
+		if (peer->has_local4 ? !memcmp(peer->local4, ip4, 4)
+				     : !vip_from_address(peer->address.text, &vip) &&
+					       !memcmp(vip.ip4, ip4, 4))
+			return true;
+	}
+	return false;
+}
 
 static bool address_taken(void *user, const uint8_t ip4[static 4])
 {
 	const struct taken *t = user;
 	struct link *link;
 
+	if (!memcmp(t->own4, ip4, 4))
+		return true;
 	LIST_FOREACH (link, &t->daemon->links, entry)
 		if (link->peer != t->self &&
 		    (!memcmp(link->shown.peer4, ip4, 4) || !memcmp(link->shown.own4, ip4, 4)))
 			return true;
-	return tun_route_taken4(ip4) == 1;
+	return belongs_to_older(t, ip4) || tun_route_taken4(ip4) == 1;
 }
 
 static bool own_taken(void *user, const uint8_t ip4[static 4])
@@ -43,7 +67,9 @@ static bool own_taken(void *user, const uint8_t ip4[static 4])
 
 int link_choose_addresses(struct link *link)
 {
-	struct taken taken = { .daemon = link->daemon, .self = link->peer };
+	struct taken taken = { .daemon = link->daemon,
+			       .self = link->peer,
+			       .own4 = link->shown.own4 };
 	struct peer *peer = link->peer;
 	struct vip own, other;
 	int r = vip_from_address(link->identity->address.text, &own);
@@ -165,12 +191,16 @@ void links_on_reply(struct daemon *d, const struct tun_reply *reply, int fd)
 	}
 	if (reply->status || fd < 0) {
 		closep(&fd);
+		if (!reply->status)
+			link_device_close(link);
 		link->device = DEVICE_FAILED;
 		problem_set(&link->problem, CTL_FAILED,
 			    "cannot make the network interface for %s: %s",
-			    link->peer->address.text, strerror(-reply->status));
-		problem_hint(&link->problem, "does /dev/net/tun exist? Is the kernel module tun "
-					     "loaded?");
+			    link->peer->address.text,
+			    strerror(reply->status ? -reply->status : EMFILE));
+		if (reply->status)
+			problem_hint(&link->problem,
+				     "does /dev/net/tun exist? Is the kernel module tun loaded?");
 		log_error("%s: %s", link->peer->address.text, link->problem.error);
 		control_link_changed(d, link);
 		return;

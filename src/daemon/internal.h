@@ -477,6 +477,8 @@ struct daemon {
 	void *names;
 
 	struct net_watch monitor_watch;
+	STAILQ_HEAD(, waiting_request) monitor_waiting; /* requests that it has no room for yet */
+	unsigned n_monitor_waiting;
 	struct net_timer alive, sweep, stop_timer;
 	uint32_t monitor_id;
 	uint64_t next_cookie;
@@ -489,7 +491,7 @@ struct daemon {
 	int exit_status;
 };
 
-/* Sends a request to the monitor; a fault ends the daemon. */
+/* Sends a request to the monitor, or keeps it until there is room; a fault ends the daemon. */
 int daemon_monitor_send(struct daemon *d, struct tun_request *request);
 /* Leaves the loop. */
 void daemon_stop_now(struct daemon *d, int exit_status);

@@ -36,6 +36,7 @@ int sandbox_monitor(void);
 /* requests.c: what the daemon may ask, and when. */
 struct monitor_requests {
 	bool used[TUN_SLOTS_MAX];
+	bool failed[TUN_SLOTS_MAX]; /* the last LINK_CREATE did; one LINK_DELETE may follow */
 	struct tun_addresses addresses[TUN_SLOTS_MAX];
 	bool ready; /* READY came: it comes once */
 };

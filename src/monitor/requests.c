@@ -98,6 +98,7 @@ static int create(struct monitor_requests *requests, const struct tun_request *r
 		reply->status = -EADDRINUSE;
 	else
 		reply->status = make_link(request, reply, ret_fd);
+	requests->failed[request->slot] = reply->status != 0;
 	if (reply->status == 0) {
 		requests->used[request->slot] = true;
 		requests->addresses[request->slot] = request->addresses;
@@ -119,9 +120,11 @@ int requests_handle(struct monitor_requests *requests, const struct tun_request 
 		ret_reply->type = request->type;
 		return create(requests, request, ret_reply, ret_fd);
 	case TUN_REQUEST_LINK_DELETE:
-		if (request->slot >= TUN_SLOTS_MAX || !requests->used[request->slot])
+		/* The daemon may take a link back before it has read that there is none. */
+		if (request->slot >= TUN_SLOTS_MAX ||
+		    (!requests->used[request->slot] && !requests->failed[request->slot]))
 			return -EPROTO;
-		requests->used[request->slot] = false;
+		requests->used[request->slot] = requests->failed[request->slot] = false;
 		ret_reply->type = request->type;
 		return 0;
 	case TUN_REQUEST_READY:

@@ -106,8 +106,9 @@ static int receive_message(int fd, void *data, size_t data_bytes, int *ret_fd)
 	n_fds = take_fds(&message, fds);
 	if (n == 0 && n_fds == 0)
 		return TUN_IPC_CLOSED;
-	if ((size_t)n != data_bytes || (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) ||
-	    n_fds > (ret_fd ? 1 : 0)) {
+	/* A descriptor that is cut off: this process can open no more. The message is sound. */
+	if ((size_t)n != data_bytes || (message.msg_flags & MSG_TRUNC) ||
+	    (!ret_fd && (message.msg_flags & MSG_CTRUNC)) || n_fds > (ret_fd ? 1 : 0)) {
 		for (size_t i = 0; i < n_fds; i++)
 			close(fds[i]);
 		return -EBADMSG;

@@ -161,7 +161,8 @@ int tun_ipc_send_request(int fd, const struct tun_request *request);
 int tun_ipc_receive_request(int fd, struct tun_request *ret_request);
 /* pass_fd: a descriptor to hand over (stays open here), or -1. */
 int tun_ipc_send_reply(int fd, const struct tun_reply *reply, int pass_fd);
-/* *ret_fd is the receiver's, close-on-exec and non-blocking, or -1. */
+/* *ret_fd is the receiver's, close-on-exec and non-blocking, or -1: none came, or there was no room
+ * for it in this process. */
 int tun_ipc_receive_reply(int fd, struct tun_reply *ret_reply, int *ret_fd);
 
 /* ---- packets ------------------------------------------------------------------------------------

@@ -288,6 +288,39 @@ static void a_key_is_trusted_once_pinned_and_a_changed_one_never(void **state)
 	crypto_key_free(other_key);
 }
 
+/* ---- virtual addresses ---- */
+
+static void a_name_that_was_made_to_collide_takes_nobodys_address(void **state)
+{
+	/* Found by trying: both have the hash of 100.88.58.60. */
+	const struct q2q_address bob = user("bob@b.test"), mallory = user("m1b511e@b.test");
+	struct fixture *f = *state;
+	struct identity own = { .address = bob };
+	struct link link = { .daemon = &f->d, .identity = &own };
+	uint8_t spki[CRYPTO_HASH_BYTES] = { 1 };
+	struct vip vip;
+
+	assert_int_equal(vip_from_address("bob@b.test", &vip), 0);
+	/* Not ours: the monitor ends a daemon that asks for a link from an address to itself. */
+	link.peer = peers_get(&f->d, &mallory);
+	assert_int_equal(link_choose_addresses(&link), 0);
+	assert_memory_equal(link.shown.own4, vip.ip4, 4);
+	assert_memory_not_equal(link.shown.peer4, vip.ip4, 4);
+	assert_int_equal(peers_forget(&f->d, link.peer), 0);
+	/* Nor that of another peer, whose tunnel is down. */
+	own.address = user("alice@a.test");
+	assert_int_equal(peers_pin(&f->d, peers_get(&f->d, &bob), spki), 0);
+	link.peer = peers_get(&f->d, &mallory);
+	assert_int_equal(link_choose_addresses(&link), 0);
+	assert_memory_not_equal(link.shown.peer4, vip.ip4, 4);
+	/* Who was there first keeps it, also when both are known. */
+	assert_int_equal(peers_pin(&f->d, link.peer, spki), 0);
+	link.peer->pinned_at_s += 10;
+	link.peer = peers_find(&f->d, "bob@b.test");
+	assert_int_equal(link_choose_addresses(&link), 0);
+	assert_memory_equal(link.shown.peer4, vip.ip4, 4);
+}
+
 /* ---- domains, identities ---- */
 
 static void a_pinned_domain_and_its_server_survive(void **state)
@@ -412,6 +445,7 @@ int main(void)
 		TEST(a_file_that_cannot_be_read_is_left_alone),
 		TEST(a_permission_ends_when_its_time_is_over),
 		TEST(a_key_is_trusted_once_pinned_and_a_changed_one_never),
+		TEST(a_name_that_was_made_to_collide_takes_nobodys_address),
 		TEST(a_pinned_domain_and_its_server_survive),
 		TEST(a_key_without_certificate_is_used_again_after_a_crash),
 		TEST(an_identity_survives_and_can_be_replaced),
