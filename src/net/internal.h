@@ -18,6 +18,17 @@ struct net_trash {
 void net_loop_trash(struct net_loop *loop, struct net_trash *trash, void (*fn)(void *memory),
 		    void *memory);
 
+/* What its owner has let go and still writes its last bytes: freed with the loop at the latest. */
+struct net_linger {
+	LIST_ENTRY(net_linger) entry;
+	void (*fn)(void *object);
+	void *object; /* NULL: not in the list */
+};
+
+void net_loop_linger(struct net_loop *loop, struct net_linger *linger, void (*fn)(void *object),
+		     void *object);
+void net_linger_end(struct net_linger *linger); /* fine on a zeroed object */
+
 /* A buffer for received messages, NET_UDP_BATCH of them, shared by the loop's sockets. */
 uint8_t *net_loop_scratch(struct net_loop *loop);
 

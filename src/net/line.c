@@ -13,6 +13,7 @@ struct net_line {
 	struct net_watch watch;
 	struct net_timer flush_timer;
 	struct net_trash trash;
+	struct net_linger linger;
 	struct net_soon told; /* reports the end from the loop */
 	struct buffer input, output;
 	int error;   /* why it ended; meaningful once `ended` */
@@ -202,6 +203,11 @@ size_t net_line_unsent(const struct net_line *line)
 	return buffer_used(&line->output);
 }
 
+static void end_linger(void *object)
+{
+	net_line_free(object);
+}
+
 void net_line_close(struct net_line *line)
 {
 	line->closed = true;
@@ -211,6 +217,7 @@ void net_line_close(struct net_line *line)
 		return;
 	}
 	want(line);
+	net_loop_linger(line->loop, &line->linger, end_linger, line);
 	net_timer_arm(&line->flush_timer, net_loop_now_us(line->loop) + NET_FLUSH_TIMEOUT_US);
 }
 
@@ -232,6 +239,7 @@ void net_line_free(struct net_line *line)
 	net_watch_fini(&line->watch);
 	net_timer_disarm(&line->flush_timer);
 	net_soon_cancel(&line->told);
+	net_linger_end(&line->linger);
 	close(line->config.fd);
 	net_loop_trash(line->loop, &line->trash, release, line);
 }

@@ -33,6 +33,7 @@ struct net_loop {
 	struct net_timer *heap;
 	struct soon_list soon;
 	struct net_trash *trash;
+	LIST_HEAD(, net_linger) lingers;
 	struct signal_watch *signals;
 	uint8_t *scratch;
 	uint64_t now_us;
@@ -247,6 +248,22 @@ static void empty_trash(struct net_loop *loop)
 	}
 }
 
+void net_loop_linger(struct net_loop *loop, struct net_linger *linger, void (*fn)(void *object),
+		     void *object)
+{
+	net_linger_end(linger);
+	linger->fn = fn;
+	linger->object = object;
+	LIST_INSERT_HEAD(&loop->lingers, linger, entry);
+}
+
+void net_linger_end(struct net_linger *linger)
+{
+	if (linger->object)
+		LIST_REMOVE(linger, entry);
+	linger->object = NULL;
+}
+
 uint8_t *net_loop_scratch(struct net_loop *loop)
 {
 	return loop->scratch;
@@ -381,8 +398,12 @@ int net_loop_new(struct net_loop **ret_loop)
 
 void net_loop_free(struct net_loop *loop)
 {
+	struct net_linger *linger;
+
 	if (!loop)
 		return;
+	while ((linger = LIST_FIRST(&loop->lingers)))
+		linger->fn(linger->object);
 	empty_trash(loop);
 	while (loop->signals) {
 		struct signal_watch *watch = loop->signals;

@@ -36,7 +36,8 @@ struct net_loop;
 
 /* -ENOMEM or the fault of epoll or timerfd. */
 int net_loop_new(struct net_loop **ret_loop);
-/* Everything registered must have been freed before. NULL is fine. */
+/* Everything registered must have been freed before; what was closed and still writes is freed
+ * here. NULL is fine. */
 void net_loop_free(struct net_loop *loop);
 DEFINE_CLEANUP(struct net_loop *, net_loop_free)
 /* Runs until net_loop_stop(). 0, or the fault that ended it. */

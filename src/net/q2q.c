@@ -34,6 +34,7 @@ struct net_q2q {
 	struct net_timer flush_timer; /* after net_q2q_close() */
 	struct net_soon soon;
 	struct net_trash trash;
+	struct net_linger linger;
 	struct endpoint local, remote;
 	uint8_t out[CHUNK_BYTES];
 	size_t out_start, out_end;
@@ -289,6 +290,11 @@ size_t net_q2q_unsent(const struct net_q2q *driver)
 	return driver->out_end - driver->out_start + q2q_conn_output_waiting(driver->config.conn);
 }
 
+static void end_linger(void *object)
+{
+	net_q2q_free(object);
+}
+
 void net_q2q_close(struct net_q2q *driver)
 {
 	const uint64_t now_us = net_loop_now_us(driver->loop);
@@ -300,6 +306,7 @@ void net_q2q_close(struct net_q2q *driver)
 	driver->closed = true;
 	q2q_conn_close(driver->config.conn, now_us);
 	net_timer_arm(&driver->flush_timer, now_us + NET_FLUSH_TIMEOUT_US);
+	net_loop_linger(driver->loop, &driver->linger, end_linger, driver);
 	net_soon_queue(&driver->soon);
 }
 
@@ -335,6 +342,7 @@ void net_q2q_free(struct net_q2q *driver)
 	net_timer_disarm(&driver->timer);
 	net_timer_disarm(&driver->flush_timer);
 	net_soon_cancel(&driver->soon);
+	net_linger_end(&driver->linger);
 	close(driver->config.fd);
 	net_loop_trash(driver->loop, &driver->trash, release, driver);
 }

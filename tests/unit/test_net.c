@@ -1166,9 +1166,42 @@ static void rubbish_on_the_socket_closes_it(void **state)
 
 #define CASE(fn) cmocka_unit_test_setup_teardown(fn, make_loop, drop_loop)
 
+/* A program that ends at once: what was closed has not had the time to leave. */
+static void what_still_writes_is_freed_with_the_loop(void **state)
+{
+	static char text[200000];
+	struct net_line_config config = { .output_bytes_max = 2 * sizeof(text) };
+	struct net_line *line;
+	int fds[2];
+	char c;
+
+	(void)state;
+	memset(text, 'x', sizeof(text));
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
+		config.fd = fds[0];
+		assert_int_equal(net_line_new(loop, &config, &line), 0);
+		for (int n = 0; n < 2 && i == 0; n++) /* more than a socket holds */
+			net_line_send(line, text, sizeof(text) - 1);
+		net_line_send(line, "y", 1);
+		net_line_close(line);
+		if (i == 0) {
+			net_loop_free(loop);
+			assert_int_equal(net_loop_new(&loop), 0);
+			/* The socket went as well. */
+			while (read(fds[1], &c, 1) > 0)
+				;
+			assert_int_equal(read(fds[1], &c, 1), 0);
+		}
+		net_loop_turn(loop, false);
+		close(fds[1]);
+	}
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
+		CASE(what_still_writes_is_freed_with_the_loop),
 		CASE(timers_run_once_in_order_and_not_early),
 		CASE(a_pushed_back_timer_does_not_run_at_its_old_time),
 		CASE(soon_runs_in_the_same_turn_and_can_be_cancelled),
