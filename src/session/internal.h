@@ -21,9 +21,11 @@ enum {
 	CONTEXT_BYTES_MAX = 16 + 2 * (VIP_ADDRESS_BYTES_MAX + 2) + OFFER_ID_BYTES + 8,
 };
 
-#define ANSWER_TIMEOUT_US (20 * US_PER_S) /* from asking to the answer, or to the peer's offer */
-#define CLOSE_TIMEOUT_US  (500 * US_PER_MS)
-#define OPEN_GRACE_US     (8 * US_PER_S)
+#define ANSWER_TIMEOUT_US (20 * US_PER_S) /* from asking to the answer */
+#define OFFER_TIMEOUT_US                                                                           \
+	(6 * US_PER_S) /* from our answer to the peer's offer, which no user delays */
+#define CLOSE_TIMEOUT_US (500 * US_PER_MS)
+#define OPEN_GRACE_US    (8 * US_PER_S)
 
 enum rendezvous_phase {
 	RENDEZVOUS_NONE,

@@ -422,7 +422,7 @@ int session_inbound(struct session *s, const struct session_inbound *inbound,
 	s->pending.phase = RENDEZVOUS_ANSWERED;
 	s->pending.route = inbound->route;
 	s->pending.peer_cert = crypto_cert_ref(inbound->peer_cert);
-	s->pending.deadline_us = now_us + ANSWER_TIMEOUT_US;
+	s->pending.deadline_us = now_us + OFFER_TIMEOUT_US;
 	r = make_reply(s, inbound, ret_reply);
 	if (r) {
 		rendezvous_fail(s, SESSION_WHY_PROTOCOL,
