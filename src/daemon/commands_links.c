@@ -136,22 +136,55 @@ static bool up_ask(struct op *op, struct link *link)
 	return true;
 }
 
+static struct crypto_cert *domain_offered(struct hub_link *h)
+{
+	return h && h->server->untrusted_new ? h->server->offered : NULL;
+}
+
+static struct crypto_cert *peer_offered(struct link *link)
+{
+	return link && !link->peer->pinned ? link->offered_peer : NULL;
+}
+
+/* The user says no: then that key must not come in by the other door, as a call of the peer. */
+static void up_refused(struct op *op)
+{
+	const struct up *up = op->state;
+	struct peer *const peer = op->peer;
+	struct problem problem;
+
+	problem_set(&problem, CTL_UNTRUSTED, "the key %s was not accepted", op->asked_fingerprint);
+	if (peer && up->created) {
+		peers_forget(op->daemon, peer);
+	} else if (peer && !peer->pinned) {
+		peer->wanted = peer->allowed = false;
+		peers_save(op->daemon, peer);
+		if (peer->link) {
+			session_want(peer->link->session, false, now_of(op));
+			links_pump(peer->link);
+		}
+	}
+	op_fail(op, &problem);
+}
+
 static void up_answer(struct op *op, const char *answer)
 {
 	struct link *link = op->peer ? op->peer->link : NULL;
-	char fingerprint[CRYPTO_FINGERPRINT_BYTES] = "";
 	struct hub_link *h = link ? peer_hub(link) : NULL;
-	const bool domain = h && h->server->untrusted_new && h->server->offered;
-	struct crypto_cert *cert = domain ? h->server->offered : link ? link->offered_peer : NULL;
+	const bool domain = op->asked == CTL_ASK_TRUST_DOMAIN;
+	struct crypto_cert *cert = domain ? domain_offered(h) : peer_offered(link);
+	char fingerprint[CRYPTO_FINGERPRINT_BYTES] = "";
 	int r;
 
-	if (!cert) {
-		op_failf(op, CTL_FAILED, NULL, "nothing waits for that answer any more");
+	if (!op_says_yes(answer, op->asked_fingerprint)) {
+		up_refused(op);
 		return;
 	}
-	crypto_cert_fingerprint(cert, fingerprint);
-	if (!op_says_yes(answer, fingerprint)) {
-		op_fail(op, &link->problem);
+	/* The answer is about the key that was shown, not about what has come since. */
+	if (!cert || strcmp(crypto_cert_fingerprint(cert, fingerprint), op->asked_fingerprint)) {
+		if (!link || !up_ask(op, link))
+			op_failf(op, CTL_FAILED, "try again",
+				 "nothing waits for that answer any more");
 		return;
 	}
 	r = domain ? hub_trust(h) : peers_pin(op->daemon, link->peer, crypto_cert_spki_hash(cert));
@@ -282,7 +315,9 @@ static struct peer *up_record(struct op *op)
 	struct up *up = op->state;
 	const char *as = ctl_text(&op->request, "as");
 	struct q2q_address address, own = { .text = "" };
+	struct peer before = { .address = { .text = "" } };
 	enum session_path_mode mode;
+	struct problem problem;
 	struct peer *peer;
 	int r;
 
@@ -299,18 +334,24 @@ static struct peer *up_record(struct op *op)
 		op_failf(op, CTL_FAILED, "q2q-tun peers forget ADDRESS", "too many peers");
 		return NULL;
 	}
+	if (peers_problem(d, peer, &problem)) {
+		op_fail(op, &problem);
+		return NULL;
+	}
+	if (!up->created)
+		before = *peer;
 	peer->wanted = peer->allowed = true;
 	peer->allowed_until_s = 0;
 	peer->held = false;
 	peer->path_mode = mode;
 	if (as)
 		memcpy(peer->as, own.text, sizeof(peer->as));
-	requests_remove(d, address.text);
-	r = peers_save(d, peer);
+	r = peers_store(d, peer, &before);
 	if (r) {
 		op_failf(op, CTL_FAILED, NULL, "cannot store %s: %s", address.text, strerror(-r));
 		return NULL;
 	}
+	requests_remove(d, address.text);
 	return peer;
 }
 
@@ -426,32 +467,46 @@ static void down_timer(struct op *op)
 		op_done(op, json_object());
 }
 
-static void take_down(struct op *op, struct peer *peer)
+/* It is down whether or not that can be stored. */
+static int take_down(struct op *op, struct peer *peer)
 {
+	int r;
+
 	if (!peer->wanted && !peer->link)
-		return;
+		return 0;
 	peer->wanted = false;
 	peer->held = true;
-	peers_save(op->daemon, peer);
+	r = peers_save(op->daemon, peer);
 	if (peer->link) {
 		session_want(peer->link->session, false, now_of(op));
 		links_pump(peer->link);
 	}
+	return r;
 }
 
 void command_down(struct op *op)
 {
 	struct peer *peer;
+	int r = 0, failed;
 
 	if (ctl_bool(&op->request, "all")) {
-		TAILQ_FOREACH (peer, &op->daemon->peers, entry)
-			take_down(op, peer);
+		TAILQ_FOREACH (peer, &op->daemon->peers, entry) {
+			failed = take_down(op, peer);
+			r = r ? r : failed;
+		}
 	} else {
 		peer = op_peer(op);
 		if (!peer)
 			return;
 		op->peer = peer;
-		take_down(op, peer);
+		r = take_down(op, peer);
+	}
+	if (r) {
+		op_failf(op, CTL_FAILED, NULL,
+			 "it is taken down, but that cannot be stored (%s): it would come back "
+			 "when the daemon is restarted",
+			 strerror(-r));
+		return;
 	}
 	op->on_timer = down_timer;
 	net_timer_arm(&op->timer, now_of(op));

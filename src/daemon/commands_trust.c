@@ -43,7 +43,8 @@ static bool forget_domain(struct op *op, const char *text)
 
 	if (!text || q2q_domain_parse(text, &domain))
 		return false;
-	if (!domains_pin(&op->daemon->domains, domain.text)) {
+	if (!domains_pin(&op->daemon->domains, domain.text) &&
+	    !domains_damaged(&op->daemon->domains, domain.text)) {
 		op_failf(op, CTL_NOT_FOUND, NULL, "%s is not known here", domain.text);
 		return true;
 	}
@@ -163,8 +164,14 @@ static void pin_peer(struct op *op, const struct q2q_address *address,
 		     const uint8_t spki[static CRYPTO_HASH_BYTES])
 {
 	struct peer *peer = peers_get(op->daemon, address);
-	const int r = peer ? peers_pin(op->daemon, peer, spki) : -ENOSPC;
+	struct problem problem;
+	int r;
 
+	if (peer && peers_problem(op->daemon, peer, &problem)) {
+		op_fail(op, &problem);
+		return;
+	}
+	r = peer ? peers_pin(op->daemon, peer, spki) : -ENOSPC;
 	if (r) {
 		op_failf(op, CTL_FAILED, NULL, "cannot store the key of %s: %s", address->text,
 			 strerror(-r));
@@ -202,24 +209,38 @@ static void allow_now(struct op *op)
 {
 	const uint64_t for_s = ctl_uint(&op->request, "for_s", 0);
 	struct daemon *d = op->daemon;
+	struct peer before = { .address = { .text = "" } };
 	struct q2q_address address;
+	struct problem problem;
 	struct peer *peer;
 	int r;
 
 	if (!op_user(op, "address", &address))
 		return;
+	peer = peers_find(d, address.text);
+	if (peer)
+		before = *peer;
 	peer = peers_get(d, &address);
 	if (!peer) {
 		op_failf(op, CTL_FAILED, "q2q-tun peers forget ADDRESS", "too many peers");
 		return;
 	}
+	if (peers_problem(d, peer, &problem)) {
+		op_fail(op, &problem);
+		return;
+	}
 	peer->allowed = true;
 	peer->allowed_until_s = for_s ? wall_clock_s() + (int64_t)for_s : 0;
 	peer->held = false;
-	r = peers_save(d, peer);
+	r = peers_store(d, peer, &before);
 	if (r) {
 		op_failf(op, CTL_FAILED, NULL, "cannot store %s: %s", address.text, strerror(-r));
 		return;
+	}
+	if (peer->link) {
+		/* By name, whatever its key: that answers the question about it as well. */
+		crypto_cert_unref(peer->link->offered_peer);
+		peer->link->offered_peer = NULL;
 	}
 	requests_remove(d, address.text);
 	log_note("%s: may connect from now on", address.text);
@@ -244,14 +265,15 @@ void command_deny(struct op *op)
 	struct daemon *d = op->daemon;
 	struct q2q_address address;
 	struct peer *peer;
+	int r = 0;
 
 	if (!op_user(op, "address", &address))
 		return;
 	requests_remove(d, address.text);
 	peer = peers_find(d, address.text);
-	if (peer) {
+	if (peer && !peer->damaged) {
 		peer->allowed = peer->wanted = false;
-		peers_save(d, peer);
+		r = peers_save(d, peer);
 		if (peer->link) {
 			session_close(peer->link->session, SESSION_CLOSE_DENIED, now_of(op));
 			session_want(peer->link->session, false, now_of(op));
@@ -259,7 +281,13 @@ void command_deny(struct op *op)
 		}
 	}
 	log_note("%s: may not connect", address.text);
-	op_done(op, json_object());
+	if (r)
+		op_failf(op, CTL_FAILED, NULL,
+			 "%s may not connect now, but that cannot be stored (%s): it could again "
+			 "when the daemon is restarted",
+			 address.text, strerror(-r));
+	else
+		op_done(op, json_object());
 }
 
 void command_requests(struct op *op)

@@ -107,6 +107,8 @@ void op_ask(struct op *op, enum ctl_ask_kind kind, const char *subject, const ch
 	    const char *text)
 {
 	op->asking = true;
+	op->asked = kind;
+	snprintf(op->asked_fingerprint, sizeof(op->asked_fingerprint), "%s", fingerprint);
 	send_line(op->client, ctl_ask_line(op->id, kind, subject, fingerprint, text));
 }
 
@@ -304,10 +306,27 @@ static bool is_operator(const struct daemon *d, const struct net_peer *peer)
 		net_peer_in_group(peer, d->options->operator_gid));
 }
 
+/* Whoever may only look must not keep out those who operate. */
+static bool is_room(const struct daemon *d, const struct net_peer *peer)
+{
+	const struct client *client;
+	unsigned n_public = 0, n_own = 0;
+
+	if (d->n_clients >= CLIENTS_MAX)
+		return false;
+	if (is_operator(d, peer))
+		return true;
+	LIST_FOREACH (client, &d->clients, entry) {
+		n_public += !client->is_operator;
+		n_own += !client->is_operator && client->uid == peer->uid;
+	}
+	return n_public < CLIENTS_PUBLIC_MAX && n_own < CLIENTS_PER_UID_MAX;
+}
+
 static void on_accepted(void *user, int fd, const struct net_peer *peer)
 {
 	struct daemon *d = user;
-	struct client *client = d->n_clients < CLIENTS_MAX ? calloc(1, sizeof(*client)) : NULL;
+	struct client *client = is_room(d, peer) ? calloc(1, sizeof(*client)) : NULL;
 	struct net_line_config config = { .fd = fd, .on_line = on_line, .on_closed = on_closed };
 
 	if (!client) {
@@ -316,6 +335,7 @@ static void on_accepted(void *user, int fd, const struct net_peer *peer)
 	}
 	client->daemon = d;
 	client->is_operator = is_operator(d, peer);
+	client->uid = peer->uid;
 	TAILQ_INIT(&client->ops);
 	net_soon_init(&client->gone, d->loop, on_gone, client);
 	config.line_bytes_max = CTL_LINE_BYTES_MAX;

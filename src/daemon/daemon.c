@@ -3,8 +3,10 @@
  */
 #include "daemon/internal.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/file.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -219,6 +221,21 @@ static void on_network_changed(void *user)
 
 /* ---- start ---- */
 
+/* One daemon per state: the lock is on the directory itself and ends with the process. */
+static int lock_state(struct daemon *d)
+{
+	const char *dir = d->options->state_dir;
+	int r = 0;
+
+	d->lock_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (d->lock_fd < 0 || flock(d->lock_fd, LOCK_EX | LOCK_NB))
+		r = -errno;
+	if (r)
+		log_error("cannot use the state in %s: %s", dir,
+			  r == -EWOULDBLOCK ? "another q2q-tund does" : strerror(-r));
+	return r;
+}
+
 static int load_state(struct daemon *d)
 {
 	struct utsname names;
@@ -330,7 +347,7 @@ int daemon_run(const struct daemon_options *options)
 	static struct daemon daemon;
 	struct daemon *d = &daemon;
 
-	*d = (struct daemon){ .options = options, .exit_status = EXIT_SUCCESS };
+	*d = (struct daemon){ .options = options, .exit_status = EXIT_SUCCESS, .lock_fd = -1 };
 	TAILQ_INIT(&d->peers);
 	TAILQ_INIT(&d->ops);
 	TAILQ_INIT(&d->identities.list);
@@ -338,7 +355,7 @@ int daemon_run(const struct daemon_options *options)
 	STAILQ_INIT(&d->monitor_waiting);
 	if (logring_init(d))
 		return EXIT_FAILURE;
-	if (!start_loop(d) && !load_state(d) && !start_services(d))
+	if (!start_loop(d) && !lock_state(d) && !load_state(d) && !start_services(d))
 		serve(d);
 	else
 		d->exit_status = EXIT_FAILURE;
@@ -348,6 +365,7 @@ int daemon_run(const struct daemon_options *options)
 	domains_fini(&d->domains);
 	net_resolver_free(d->resolver);
 	net_loop_free(d->loop);
+	closep(&d->lock_fd);
 	logring_fini(d);
 	return d->exit_status;
 }

@@ -71,6 +71,7 @@ int link_choose_addresses(struct link *link)
 			       .self = link->peer,
 			       .own4 = link->shown.own4 };
 	struct peer *peer = link->peer;
+	const bool had_local4 = peer->has_local4;
 	struct vip own, other;
 	int r = vip_from_address(link->identity->address.text, &own);
 
@@ -96,7 +97,10 @@ int link_choose_addresses(struct link *link)
 		log_note("%s: its IPv4 address is in use here already; it is shown as %u.%u.%u.%u",
 			 peer->address.text, peer->local4[0], peer->local4[1], peer->local4[2],
 			 peer->local4[3]);
-	return peers_save(link->daemon, peer);
+	/* On a full disk it may be another one after a restart; that is no reason to do without. */
+	if (peer->has_local4 || had_local4)
+		peers_save(link->daemon, peer);
+	return 0;
 }
 
 /* ---- packets from the device ---- */

@@ -23,7 +23,7 @@ static int insert(struct domains *domains, const char *domain, struct crypto_cer
 
 	if (known) {
 		crypto_cert_unref(known->cert);
-		known->cert = crypto_cert_ref(cert);
+		known->cert = cert ? crypto_cert_ref(cert) : NULL;
 		return 0;
 	}
 	if (domains->n == KNOWN_DOMAINS_MAX)
@@ -36,7 +36,7 @@ static int insert(struct domains *domains, const char *domain, struct crypto_cer
 		free(known);
 		return -ENOMEM;
 	}
-	known->cert = crypto_cert_ref(cert);
+	known->cert = cert ? crypto_cert_ref(cert) : NULL;
 	TAILQ_INSERT_TAIL(&domains->list, known, entry);
 	domains->n++;
 	return 0;
@@ -77,10 +77,12 @@ static int load_one(void *user, const char *name)
 	buffer_fini(&pem);
 	if (!r)
 		load_server(domains, address.text);
-	if (r)
-		log_error("domain %s: %s/known-domains/%s.pem cannot be used (%s); it is left "
-			  "as it is",
-			  name, domains->state_dir, name, strerror(-r));
+	if (!r)
+		return 0;
+	log_error("domain %s: %s/known-domains/%s.pem cannot be used (%s); it is left as it is",
+		  name, domains->state_dir, name, strerror(-r));
+	if (r != -ENOMEM && !q2q_domain_parse(name, &address))
+		r = insert(domains, address.text, NULL);
 	return r == -ENOMEM ? r : 0;
 }
 
@@ -120,6 +122,13 @@ struct crypto_cert *domains_pin(const struct domains *domains, const char *domai
 	const struct known_domain *known = find(domains, domain);
 
 	return known ? known->cert : NULL;
+}
+
+bool domains_damaged(const struct domains *domains, const char *domain)
+{
+	const struct known_domain *known = find(domains, domain);
+
+	return known && !known->cert;
 }
 
 int domains_set(struct domains *domains, const char *domain, struct crypto_cert *cert)

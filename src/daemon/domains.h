@@ -26,6 +26,8 @@ struct domains {
 int domains_load(struct domains *domains, const char *state_dir);
 void domains_fini(struct domains *domains);
 /* Borrowed; NULL: not pinned. */
+/* Its file is there, and cannot be read: the pin is not known, but the domain is not new. */
+bool domains_damaged(const struct domains *domains, const char *domain);
 struct crypto_cert *domains_pin(const struct domains *domains, const char *domain);
 /* Pins, or pins anew. On disk before it counts. */
 int domains_set(struct domains *domains, const char *domain, struct crypto_cert *cert);

@@ -91,9 +91,14 @@ static void load_settings(struct identities *ids)
 	const char *text;
 	struct q2q_address address;
 	json_t *settings;
+	int r = files_path(path, ids->state_dir, NULL, "settings", ".json");
 
-	if (files_path(path, ids->state_dir, NULL, "settings", ".json") ||
-	    files_read_json(path, &settings))
+	if (!r)
+		r = files_read_json(path, &settings);
+	if (r && r != -ENOENT)
+		log_error("%s cannot be used (%s): which identity is the default is not known",
+			  path, strerror(-r));
+	if (r)
 		return;
 	text = json_string_value(json_object_get(settings, "default"));
 	if (text && !q2q_user_parse(text, &address))

@@ -39,7 +39,8 @@ static const char *may_connect(struct hub_link *h, const struct q2q_call *call,
 	struct problem problem;
 
 	if (!peer || !peer_is_allowed(peer)) {
-		if (peer && peer->held)
+		/* Whom the user allows hears that much; others hear nothing. */
+		if (peer && peer->held && peer->allowed)
 			return "down";
 		requests_note(d, &call->inbound.from, cert);
 		return "refused";
@@ -48,6 +49,9 @@ static const char *may_connect(struct hub_link *h, const struct q2q_call *call,
 	case PEER_TRUSTED:
 		return NULL;
 	case PEER_UNPINNED:
+		/* The user was asked whether a key is right, and has not said yes. */
+		if (peer->link && peer->link->offered_peer && !ask_trusts_new(peer->link))
+			return "refused";
 		/* Allowed by name; its domain vouches for the key that we see first. */
 		if (peers_pin(d, peer, crypto_cert_spki_hash(cert)))
 			return "refused";
@@ -84,8 +88,8 @@ static void on_inbound(struct hub_link *h, const struct q2q_event *event)
 	}
 	status = may_connect(h, call, cert);
 	link = status ? NULL
-		      : links_get(h->daemon, peers_find(h->daemon, call->inbound.from.text),
-				  &problem);
+		      : links_get_called(h->daemon, peers_find(h->daemon, call->inbound.from.text),
+					 h->identity, &problem);
 	if (!link) {
 		answer_empty(h, event->ask, status ? status : "refused");
 		return;

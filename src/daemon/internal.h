@@ -60,6 +60,7 @@ struct peer {
 	bool wanted;             /* we connect, at start too */
 	bool linked;             /* it was up, and nobody took it down: worth a question at start */
 	bool held;               /* taken down by the user: refused until up or allow */
+	bool damaged; /* its file cannot be read, and stays as it is; nothing else holds */
 	char as[Q2Q_ADDRESS_TEXT_BYTES]; /* the identity of ours to use, or "" */
 	enum session_path_mode path_mode;
 	bool has_local4;
@@ -75,6 +76,11 @@ struct peer *peers_find(struct daemon *d, const char *address);
 /* Finds, or makes one that is not on disk yet. NULL: PEERS_MAX, or no memory. */
 struct peer *peers_get(struct daemon *d, const struct q2q_address *address);
 int peers_save(struct daemon *d, const struct peer *peer);
+/* Stores what the user said of a peer. Where that fails, all is as it was: as in `before`, or
+ * forgotten where nobody knew it (before->address is empty). */
+int peers_store(struct daemon *d, struct peer *peer, const struct peer *before);
+/* What to do about a damaged file; false: it is sound. */
+bool peers_problem(struct daemon *d, const struct peer *peer, struct problem *ret_problem);
 /* From memory and disk; its link is ended first. */
 int peers_forget(struct daemon *d, struct peer *peer);
 bool peer_is_allowed(const struct peer *peer);
@@ -89,7 +95,8 @@ enum peer_trust peers_judge(struct daemon *d, const struct peer *peer, struct cr
 
 /* ---- requests ---- */
 
-#define REQUESTS_MAX 256
+#define REQUESTS_MAX           256
+#define REQUESTS_OF_DOMAIN_MAX 64
 
 struct request {
 	char address[Q2Q_ADDRESS_TEXT_BYTES];
@@ -268,6 +275,9 @@ void link_device_want(struct link *link, bool wanted);
 void link_device_write(struct link *link, const struct session_frame *frame);
 /* Finds or makes the link of a peer; problem says why not. */
 struct link *links_get(struct daemon *d, struct peer *peer, struct problem *ret_problem);
+/* The same for a call to this identity of ours; also NULL if another one has a tunnel there. */
+struct link *links_get_called(struct daemon *d, struct peer *peer, struct identity *identity,
+			      struct problem *ret_problem);
 /* At once; sends nothing, so close the session first. */
 void links_free(struct link *link);
 /* Input was given to the session: move what comes out of it, soon. */
@@ -358,13 +368,16 @@ bool gather_input(struct daemon *d, uint8_t socket, const struct endpoint *from,
 
 /* ---- control socket ---- */
 
-#define CLIENTS_MAX 128
-#define OPS_MAX     64 /* of one client at a time */
+#define CLIENTS_MAX         128
+#define CLIENTS_PUBLIC_MAX  96 /* of those who are no operators: who is finds a place */
+#define CLIENTS_PER_UID_MAX 24 /* of one of those */
+#define OPS_MAX             64 /* of one client at a time */
 
 struct client {
 	struct daemon *daemon;
 	struct net_line *line;
 	bool is_operator;
+	uid_t uid;
 	unsigned n_ops;
 	TAILQ_HEAD(, op) ops;
 	LIST_ENTRY(client) entry;
@@ -378,7 +391,9 @@ struct op {
 	uint64_t id;
 	struct ctl_request request;
 	struct peer *peer; /* that it is about; for those that wait for a link */
-	bool asking;       /* a question is with the user */
+	bool asking;       /* a question is with the user, about: */
+	enum ctl_ask_kind asked;
+	char asked_fingerprint[CRYPTO_FINGERPRINT_BYTES];
 	struct net_timer timer;
 	/* Set by those that take part; each may be NULL. */
 	void (*on_answer)(struct op *op, const char *answer);
@@ -489,6 +504,7 @@ struct daemon {
 	uint64_t device_changed_us; /* an interface of ours came or went */
 	uint64_t network_signature;
 	int exit_status;
+	int lock_fd; /* of the state directory */
 };
 
 /* Sends a request to the monitor, or keeps it until there is room; a fault ends the daemon. */

@@ -298,6 +298,9 @@ static int verify_peer(void *user, struct crypto_cert *cert)
 	struct link *link = user;
 	struct problem problem;
 
+	/* Its user may have changed her mind since the rendezvous. */
+	if (!peer_is_allowed(link->peer) && !link->peer->wanted)
+		return CRYPTO_VERIFY_REFUSED;
 	switch (peers_judge(link->daemon, link->peer, cert, &problem)) {
 	case PEER_TRUSTED:
 		return CRYPTO_VERIFY_OK;
@@ -309,11 +312,19 @@ static int verify_peer(void *user, struct crypto_cert *cert)
 	}
 }
 
+/* Tunnels inside of tunnels go round in circles. 100.64.0.0/10 may be a real network: only what
+ * stands on our interfaces counts. */
 static bool refuse_address(void *user, const struct ip_address *ip)
 {
-	(void)user;
-	/* Tunnels inside of tunnels go round in circles. */
-	return ip->family == FAMILY_IPV6 && vip_is_ip6(ip->bytes);
+	const struct link *own = user, *link;
+
+	if (ip->family == FAMILY_IPV6)
+		return vip_is_ip6(ip->bytes);
+	LIST_FOREACH (link, &own->daemon->links, entry)
+		if (!memcmp(ip->bytes, link->shown.own4, 4) ||
+		    !memcmp(ip->bytes, link->shown.peer4, 4))
+			return true;
+	return false;
 }
 
 static void trace(void *user, const char *what, const char *from, const char *to,
@@ -394,19 +405,12 @@ static int link_make(struct daemon *d, struct peer *peer, struct identity *ident
 	return 0;
 }
 
-struct link *links_get(struct daemon *d, struct peer *peer, struct problem *ret_problem)
+static struct link *get_as(struct daemon *d, struct peer *peer, struct identity *identity,
+			   struct problem *ret_problem)
 {
-	struct identity *identity = identities_default(&d->identities, *peer->as ? peer->as : NULL);
 	struct link *link;
 	int r;
 
-	if (!identity) {
-		problem_set(ret_problem, CTL_NOT_FOUND, "this machine has no identity%s%s",
-			    *peer->as ? " " : "", peer->as);
-		problem_hint(ret_problem, "q2q-tun register YOU@DOMAIN, or q2q-tun authorize for "
-					  "an account that exists");
-		return NULL;
-	}
 	if (peer->link && peer->link->identity == identity)
 		return peer->link;
 	links_free(peer->link);
@@ -416,6 +420,53 @@ struct link *links_get(struct daemon *d, struct peer *peer, struct problem *ret_
 	problem_set(ret_problem, CTL_FAILED, "cannot make the tunnel to %s: %s", peer->address.text,
 		    r == -ENOSPC ? "too many tunnels" : strerror(-r));
 	return NULL;
+}
+
+static bool is_in_use(const struct link *link)
+{
+	switch (session_state_of(link->session)) {
+	case SESSION_CONNECTING:
+	case SESSION_UP:
+	case SESSION_STALLED:
+		return true;
+	default:
+		return false;
+	}
+}
+
+struct link *links_get_called(struct daemon *d, struct peer *peer, struct identity *identity,
+			      struct problem *ret_problem)
+{
+	struct link *link, *const before = peer->link;
+
+	/* A peer has one tunnel with this machine, by the identity that the user named, if any. */
+	if ((*peer->as && strcmp(peer->as, identity->address.text)) ||
+	    (peer->link && peer->link->identity != identity && is_in_use(peer->link))) {
+		problem_set(ret_problem, CTL_DENIED, "%s has a tunnel with another address of ours",
+			    peer->address.text);
+		return NULL;
+	}
+	link = get_as(d, peer, identity, ret_problem);
+	if (link && link != before && peer->wanted)
+		session_want(link->session, true, net_loop_now_us(d->loop));
+	return link;
+}
+
+struct link *links_get(struct daemon *d, struct peer *peer, struct problem *ret_problem)
+{
+	struct identity *identity = identities_default(&d->identities, *peer->as ? peer->as : NULL);
+
+	if (!identity) {
+		problem_set(ret_problem, CTL_NOT_FOUND, "this machine has no identity%s%s",
+			    *peer->as ? " " : "", peer->as);
+		problem_hint(ret_problem, "q2q-tun register YOU@DOMAIN, or q2q-tun authorize for "
+					  "an account that exists");
+		return NULL;
+	}
+	/* Where the peer called another address of ours, that tunnel does. */
+	if (peer->link && !*peer->as && is_in_use(peer->link))
+		return peer->link;
+	return get_as(d, peer, identity, ret_problem);
 }
 
 void links_free(struct link *link)
@@ -481,6 +532,9 @@ void links_sweep(struct daemon *d)
 		if (!still_trusted(link)) {
 			session_close(link->session, SESSION_CLOSE_DENIED,
 				      net_loop_now_us(d->loop));
+			/* And what was agreed on with its server comes to nothing. */
+			if (!link->peer->wanted)
+				session_want(link->session, false, net_loop_now_us(d->loop));
 			links_pump(link);
 		}
 		if (session_state_of(link->session) == SESSION_DOWN && !link->peer->wanted)

@@ -14,6 +14,8 @@ static void read_pin(const json_t *object, struct peer *peer)
 
 	if (spki && !hex_decode(spki, peer->spki, sizeof(peer->spki)))
 		peer->pinned = true;
+	else if (json_object_get(object, "spki") && !json_is_null(json_object_get(object, "spki")))
+		peer->damaged = true;
 	peer->pinned_at_s = json_integer_value(json_object_get(object, "pinned_at"));
 }
 
@@ -48,6 +50,13 @@ static void read_peer(const json_t *object, struct peer *peer)
 			peer->path_mode = (enum session_path_mode)i;
 }
 
+static int left_alone(const struct daemon *d, const char *name, int r)
+{
+	log_error("peer %s: %s/known-peers/%s.json cannot be used (%s); it is left as it is", name,
+		  d->options->state_dir, name, strerror(-r));
+	return r == -ENOMEM ? r : 0;
+}
+
 static int load_one(void *user, const char *name)
 {
 	struct daemon *d = user;
@@ -61,16 +70,23 @@ static int load_one(void *user, const char *name)
 		r = files_path(path, d->options->state_dir, "known-peers", name, ".json");
 	if (!r)
 		r = files_read_json(path, &object);
-	if (r) {
-		log_error("peer %s: %s/known-peers/%s.json cannot be used (%s); it is left as it "
-			  "is",
-			  name, d->options->state_dir, name, strerror(-r));
-		return r == -ENOMEM ? r : 0;
-	}
+	if (q2q_user_parse(name, &address) || r == -ENOMEM)
+		return left_alone(d, name, r);
 	peer = peers_get(d, &address);
-	if (peer)
+	if (!peer) {
+		left_alone(d, name, -ENOSPC);
+	} else if (r) {
+		peer->damaged = true;
+	} else {
 		read_peer(object, peer);
-	json_decref(object);
+	}
+	if (!r)
+		json_decref(object);
+	/* What it said may have been a pin: this peer is not new, whatever else is known of it. */
+	if (peer && peer->damaged) {
+		*peer = (struct peer){ .address = address, .damaged = true, .entry = peer->entry };
+		left_alone(d, name, r ? r : -EBADMSG);
+	}
 	return 0;
 }
 
@@ -93,6 +109,8 @@ int peers_save(struct daemon *d, const struct peer *peer)
 	json_t *object;
 	int r = files_path(path, d->options->state_dir, "known-peers", peer->address.text, ".json");
 
+	if (!r && peer->damaged)
+		r = -EBADMSG;
 	if (r)
 		return r;
 	hex_encode(peer->spki, sizeof(peer->spki), hex);
@@ -110,6 +128,61 @@ int peers_save(struct daemon *d, const struct peer *peer)
 	if (r)
 		log_error("%s: cannot write %s: %s", peer->address.text, path, strerror(-r));
 	return r;
+}
+
+static void peer_free(struct daemon *d, struct peer *peer)
+{
+	links_free(peer->link);
+	TAILQ_REMOVE(&d->peers, peer, entry);
+	d->n_peers--;
+	free(peer);
+}
+
+int peers_store(struct daemon *d, struct peer *peer, const struct peer *before)
+{
+	const int r = peers_save(d, peer);
+	struct link *const link = peer->link;
+
+	if (!r)
+		return 0;
+	if (!*before->address.text && !link) {
+		peer_free(d, peer);
+		return r;
+	}
+	*peer = (struct peer){ .address = peer->address,
+			       .entry = peer->entry,
+			       .link = link,
+			       .pinned = before->pinned,
+			       .pinned_at_s = before->pinned_at_s,
+			       .allowed = before->allowed,
+			       .allowed_until_s = before->allowed_until_s,
+			       .wanted = before->wanted,
+			       .linked = before->linked,
+			       .held = before->held,
+			       .damaged = before->damaged,
+			       .path_mode = before->path_mode,
+			       .has_local4 = before->has_local4 };
+	memcpy(peer->spki, before->spki, sizeof(peer->spki));
+	memcpy(peer->as, before->as, sizeof(peer->as));
+	memcpy(peer->local4, before->local4, sizeof(peer->local4));
+	return r;
+}
+
+bool peers_problem(struct daemon *d, const struct peer *peer, struct problem *ret_problem)
+{
+	char path[FILES_PATH_BYTES];
+
+	if (!peer->damaged)
+		return false;
+	peers_path(d, peer->address.text, path, sizeof(path));
+	problem_set(ret_problem, CTL_UNTRUSTED,
+		    "what this machine knew of %s, its key too, cannot be read: %s is damaged",
+		    peer->address.text, path);
+	problem_hint(ret_problem,
+		     "put the file back from a backup and restart the daemon; or begin anew, as "
+		     "with somebody unknown: q2q-tun peers forget %s",
+		     peer->address.text);
+	return true;
 }
 
 /* ---- memory ---- */
@@ -137,14 +210,6 @@ struct peer *peers_get(struct daemon *d, const struct q2q_address *address)
 	TAILQ_INSERT_TAIL(&d->peers, peer, entry);
 	d->n_peers++;
 	return peer;
-}
-
-static void peer_free(struct daemon *d, struct peer *peer)
-{
-	links_free(peer->link);
-	TAILQ_REMOVE(&d->peers, peer, entry);
-	d->n_peers--;
-	free(peer);
 }
 
 void peers_fini(struct daemon *d)
@@ -187,10 +252,12 @@ bool peer_is_allowed(const struct peer *peer)
 
 int peers_pin(struct daemon *d, struct peer *peer, const uint8_t spki[static CRYPTO_HASH_BYTES])
 {
+	const struct peer before = *peer;
+
 	memcpy(peer->spki, spki, sizeof(peer->spki));
 	peer->pinned = true;
 	peer->pinned_at_s = wall_clock_s();
-	return peers_save(d, peer);
+	return peers_store(d, peer, &before);
 }
 
 static void key_changed(struct daemon *d, const struct peer *peer, struct crypto_cert *cert,
@@ -215,6 +282,8 @@ enum peer_trust peers_judge(struct daemon *d, const struct peer *peer, struct cr
 	struct crypto_cert *anchor = domains_pin(&d->domains, peer->address.domain);
 	int r;
 
+	if (peers_problem(d, peer, ret_problem))
+		return PEER_DISTRUSTED;
 	if (!anchor) {
 		problem_set(ret_problem, CTL_UNTRUSTED,
 			    "the certificate of %s cannot be checked: the domain %s is not known "

@@ -6,6 +6,8 @@
 
 #include <stdio.h>
 
+static struct log_limit asks_limit = { .interval_us = 60 * US_PER_S, .burst = 20 };
+
 #define SAVE_DELAY_US (5 * US_PER_S) /* a stranger does not make us write more often */
 
 static int state_path(const struct daemon *d, char out[static FILES_PATH_BYTES])
@@ -38,6 +40,17 @@ static void load_one(struct requests *requests, const json_t *item)
 	requests->n++;
 }
 
+/* A list of who asked is not worth a daemon that does not start. */
+static int put_aside(const char *path)
+{
+	char aside[FILES_PATH_BYTES + 16];
+
+	snprintf(aside, sizeof(aside), "%s.damaged", path);
+	log_error("%s is damaged: it is %s now, and a new list of requests begins", path,
+		  rename(path, aside) ? "left alone" : aside);
+	return 0;
+}
+
 int requests_load(struct daemon *d)
 {
 	char path[FILES_PATH_BYTES];
@@ -49,8 +62,10 @@ int requests_load(struct daemon *d)
 	if (r)
 		return r;
 	r = files_read_json(path, &object);
+	if (r == -EBADMSG)
+		return put_aside(path);
 	if (r)
-		return r == -ENOENT || r == -EBADMSG ? 0 : r;
+		return r == -ENOENT ? 0 : r;
 	json_array_foreach (json_object_get(object, "requests"), i, item)
 		load_one(&d->requests, item);
 	json_decref(object);
@@ -106,17 +121,39 @@ static size_t index_of(const struct daemon *d, const char *address)
 	return i;
 }
 
-/* The entry for a new address; the one not heard of for longest makes room. */
-static struct request *entry_new(struct requests *requests)
+static const char *domain_of(const struct request *r)
 {
-	size_t oldest = 0;
+	return strchr(r->address, '@') + 1;
+}
 
-	if (requests->n < REQUESTS_MAX)
+static size_t of_domain(const struct requests *requests, const char *domain)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < requests->n; i++)
+		n += !strcmp(domain_of(&requests->list[i]), domain);
+	return n;
+}
+
+/*
+ * The entry for a new address. A domain may have as many users as it likes: once it has its share,
+ * its own make room, the one not heard of for longest; so does anybody where all is taken.
+ */
+static struct request *entry_new(struct requests *requests, const char *domain)
+{
+	const bool own_alone = of_domain(requests, domain) >= REQUESTS_OF_DOMAIN_MAX;
+	struct request *oldest = NULL;
+
+	if (requests->n < REQUESTS_MAX && !own_alone)
 		return &requests->list[requests->n++];
-	for (size_t i = 1; i < requests->n; i++)
-		if (requests->list[i].last_s < requests->list[oldest].last_s)
-			oldest = i;
-	return &requests->list[oldest];
+	for (size_t i = 0; i < requests->n; i++) {
+		struct request *r = &requests->list[i];
+
+		if ((!own_alone || !strcmp(domain_of(r), domain)) &&
+		    (!oldest || r->last_s < oldest->last_s))
+			oldest = r;
+	}
+	return oldest;
 }
 
 void requests_note(struct daemon *d, const struct q2q_address *from, struct crypto_cert *cert)
@@ -127,11 +164,13 @@ void requests_note(struct daemon *d, const struct q2q_address *from, struct cryp
 	if (i < d->requests.n) {
 		r = &d->requests.list[i];
 	} else {
-		r = entry_new(&d->requests);
+		r = entry_new(&d->requests, from->domain);
 		*r = (struct request){ .first_s = wall_clock_s() };
 		memcpy(r->address, from->text, sizeof(r->address));
-		log_note("%s: asks to connect and is not allowed. To let it: q2q-tun allow %s",
-			 from->text, from->text);
+		if (log_allowed(&asks_limit, net_loop_now_us(d->loop)))
+			log_note("%s: asks to connect and is not allowed. To let it: q2q-tun "
+				 "allow %s",
+				 from->text, from->text);
 	}
 	r->last_s = wall_clock_s();
 	r->count++;

@@ -218,11 +218,32 @@ static void identified(struct serverlink *l, const struct amp_value *der, uint64
 	start_tls(l, now_us);
 }
 
+/* It was known: whatever the server shows now is not a first contact. */
+static void damaged(struct serverlink *l)
+{
+	char path[1024];
+
+	domains_path(&l->config.daemon->domains, l->domain, path, sizeof(path));
+	problem_set(&l->problem, CTL_UNTRUSTED,
+		    "the key of the server of %s that this machine knew cannot be read: %s is "
+		    "damaged",
+		    l->domain, path);
+	problem_hint(&l->problem,
+		     "put the file back from a backup and restart the daemon; or begin anew, as "
+		     "with an unknown server: q2q-tun peers forget %s",
+		     l->domain);
+	fail(l);
+}
+
 static void begin(struct serverlink *l, uint64_t now_us)
 {
 	struct q2q_call call = { .command = Q2Q_IDENTIFY };
 	int r;
 
+	if (!*l->expect && domains_damaged(&l->config.daemon->domains, l->domain)) {
+		damaged(l);
+		return;
+	}
 	if (!*l->expect && domains_pin(&l->config.daemon->domains, l->domain)) {
 		start_tls(l, now_us);
 		return;

@@ -33,6 +33,10 @@ on bob q2q-tun allow alice@server.test >/dev/null || tap_bail "allow"
 tap "a peer's key is asked about, with its fingerprint" says '"kind":"trust-peer".*SHA256:' ask alice no up "$up"
 tap "no means no" exits_with 7 ask alice no up "$up"
 tap "another fingerprint means no" exits_with 7 ask alice SHA256:nonsense up "$up"
+tap "and the refused key does not come in as a call of its owner" \
+    eval '! on bob q2q-tun up alice@server.test --yes --wait 4'
+on bob q2q-tun down alice@server.test
+on bob q2q-tun allow alice@server.test >/dev/null
 tap "its fingerprint means yes" ask alice FP up "$up"
 tap "packets pass" on alice ping -c 2 -i 0.2 -W 2 bob.server.test.q2q
 tap "it is not asked again" exits_with 1 eval 'ask alice no up "$up" | grep -q "\"ask\""'
@@ -48,6 +52,25 @@ tap "but not change anything" exits_with 4 as_nobody alice q2q-tun down bob@serv
 tap "and is told who may" says 'group q2q-tun' as_nobody alice q2q-tun down bob@server.test
 tap "a member of the group may" on alice setpriv --reuid=65534 --regid=64188 --clear-groups q2q-tun ping bob@server.test -c 1
 
+crowd() {
+    on alice setpriv --reuid="$1" --regid=65534 --clear-groups python3 -c '
+import socket, time
+held = []
+for i in range(200):
+    s = socket.socket(socket.AF_UNIX)
+    s.connect("/run/q2q-tun/control")
+    held.append(s)
+print("held", flush=True)
+time.sleep(60)' >"$LAB_DIR/crowd-$1.log" 2>&1 &
+    wait_for 10 grep -q held "$LAB_DIR/crowd-$1.log"
+}
+for uid in 65531 65532 65533 65534; do
+    crowd $uid
+    CROWD="${CROWD:-} $!"
+done
+tap "a crowd of users that may only look does not keep the operator out" on alice q2q-tun status
+# shellcheck disable=SC2086
+kill $CROWD
 tap "bob takes it down on his side" on bob q2q-tun down alice@server.test
 not_up() {
     ! peer_state_is alice up

@@ -3,6 +3,8 @@
 NETNS_TESTS = \
 	tests/netns/control.sh \
 	tests/netns/federation.sh \
+	tests/netns/glare.sh \
+	tests/netns/hardship.sh \
 	tests/netns/relay.sh \
 	tests/netns/resilience.sh \
 	tests/netns/smoke.sh \

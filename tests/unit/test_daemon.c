@@ -223,8 +223,66 @@ static void a_file_that_cannot_be_read_is_left_alone(void **state)
 	peers_path(&f->d, "no address", path, sizeof(path));
 	assert_int_equal(files_write(path, "{}", 2), 0);
 	restart(f);
-	assert_null(peers_find(&f->d, "bob@b.test"));
 	assert_int_equal(access(path, F_OK), 0);
+	/* He is not new, and nothing that he or we do makes him so. */
+	assert_non_null(peers_find(&f->d, "bob@b.test"));
+	assert_true(peers_find(&f->d, "bob@b.test")->damaged);
+	assert_false(peer_is_allowed(peers_find(&f->d, "bob@b.test")));
+	assert_int_equal(peers_save(&f->d, peers_find(&f->d, "bob@b.test")), -EBADMSG);
+	restart(f);
+	assert_true(peers_find(&f->d, "bob@b.test")->damaged);
+	assert_int_equal(peers_forget(&f->d, peers_find(&f->d, "bob@b.test")), 0);
+	restart(f);
+	assert_null(peers_find(&f->d, "bob@b.test"));
+}
+
+static void a_pin_that_makes_no_sense_is_not_a_missing_pin(void **state)
+{
+	static const char text[] = "{\"allowed\":true,\"wanted\":true,\"spki\":\"00ff\"}";
+	struct fixture *f = *state;
+	char path[FILES_PATH_BYTES];
+	struct crypto_cert *cert;
+	struct crypto_key *key;
+	struct problem p;
+
+	peers_path(&f->d, "bob@b.test", path, sizeof(path));
+	assert_int_equal(files_write(path, text, strlen(text)), 0);
+	assert_int_equal(domains_set(&f->d.domains, "b.test", f->domain_cert), 0);
+	restart(f);
+	assert_false(peer_is_allowed(peers_find(&f->d, "bob@b.test")));
+	assert_false(peers_find(&f->d, "bob@b.test")->wanted);
+	assert_int_equal(crypto_key_generate(CRYPTO_KEY_P256, &key), 0);
+	cert = issue(f, key, "bob@b.test", wall_clock_s());
+	assert_int_equal(peers_judge(&f->d, peers_find(&f->d, "bob@b.test"), cert, &p),
+			 PEER_DISTRUSTED);
+	assert_non_null(strstr(p.error, path));
+	crypto_cert_unref(cert);
+	crypto_key_free(key);
+}
+
+static void what_cannot_be_stored_does_not_hold(void **state)
+{
+	struct fixture *f = *state;
+	const struct q2q_address bob = user("bob@b.test");
+	struct peer *peer = peers_get(&f->d, &bob), before = *peer;
+	uint8_t spki[CRYPTO_HASH_BYTES] = { 1 };
+	char dir[FILES_PATH_BYTES], away[FILES_PATH_BYTES];
+
+	assert_int_equal(peers_save(&f->d, peer), 0);
+	/* As good as a full disk. */
+	assert_int_equal(files_path(dir, f->dir, NULL, "known-peers", ""), 0);
+	assert_int_equal(files_path(away, f->dir, NULL, "away", ""), 0);
+	assert_int_equal(rename(dir, away), 0);
+	peer->allowed = true;
+	assert_int_equal(peers_store(&f->d, peer, &before), -ENOENT);
+	assert_false(peer->allowed);
+	assert_int_equal(peers_pin(&f->d, peer, spki), -ENOENT);
+	assert_false(peer->pinned);
+	/* One that nobody knew is forgotten. */
+	before.address.text[0] = '\0';
+	assert_int_equal(peers_store(&f->d, peer, &before), -ENOENT);
+	assert_null(peers_find(&f->d, "bob@b.test"));
+	assert_int_equal(rename(away, dir), 0);
 }
 
 static void a_permission_ends_when_its_time_is_over(void **state)
@@ -338,6 +396,23 @@ static void a_pinned_domain_and_its_server_survive(void **state)
 	assert_null(domains_pin(&f->d.domains, "b.test"));
 }
 
+static void a_damaged_pin_of_a_domain_is_not_a_missing_one(void **state)
+{
+	struct fixture *f = *state;
+	char path[FILES_PATH_BYTES];
+
+	domains_path(&f->d.domains, "b.test", path, sizeof(path));
+	assert_int_equal(files_write(path, "-----BEGIN", 10), 0);
+	restart(f);
+	assert_null(domains_pin(&f->d.domains, "b.test"));
+	assert_true(domains_damaged(&f->d.domains, "b.test"));
+	assert_false(domains_damaged(&f->d.domains, "c.test"));
+	assert_int_equal(domains_forget(&f->d.domains, "b.test"), 0);
+	assert_false(domains_damaged(&f->d.domains, "b.test"));
+	restart(f);
+	assert_false(domains_damaged(&f->d.domains, "b.test"));
+}
+
 static void a_key_without_certificate_is_used_again_after_a_crash(void **state)
 {
 	struct fixture *f = *state;
@@ -395,7 +470,7 @@ static void the_list_of_requests_is_bounded_and_survives(void **state)
 		char text[64];
 		struct q2q_address address;
 
-		snprintf(text, sizeof(text), "u%u@b.test", i);
+		snprintf(text, sizeof(text), "u%u@d%u.test", i, i % 16);
 		address = user(text);
 		requests_note(&f->d, &address, NULL);
 		/* Time passes: otherwise they are all as old. */
@@ -406,11 +481,42 @@ static void the_list_of_requests_is_bounded_and_survives(void **state)
 	requests_save(&f->d);
 	restart(f);
 	assert_int_equal(f->d.requests.n, REQUESTS_MAX);
-	assert_non_null(requests_find(&f->d, "u300@b.test"));
-	assert_null(requests_find(&f->d, "u3@b.test"));
-	requests_remove(&f->d, "u300@b.test");
+	assert_non_null(requests_find(&f->d, "u300@d12.test"));
+	assert_null(requests_find(&f->d, "u3@d3.test"));
+	requests_remove(&f->d, "u300@d12.test");
 	restart(f);
-	assert_null(requests_find(&f->d, "u300@b.test"));
+	assert_null(requests_find(&f->d, "u300@d12.test"));
+}
+
+/* A domain has as many users as its operator likes. */
+static void one_domain_does_not_push_the_requests_of_others_out(void **state)
+{
+	struct fixture *f = *state;
+	struct q2q_address address = user("bob@b.test");
+
+	requests_note(&f->d, &address, NULL);
+	for (unsigned i = 0; i < 2 * REQUESTS_MAX; i++) {
+		char text[64];
+
+		snprintf(text, sizeof(text), "u%u@flood.test", i);
+		address = user(text);
+		requests_note(&f->d, &address, NULL);
+	}
+	assert_non_null(requests_find(&f->d, "bob@b.test"));
+	assert_int_equal(f->d.requests.n, 1 + REQUESTS_OF_DOMAIN_MAX);
+}
+
+static void a_damaged_list_of_requests_is_put_aside(void **state)
+{
+	struct fixture *f = *state;
+	char path[FILES_PATH_BYTES], aside[FILES_PATH_BYTES];
+
+	assert_int_equal(files_path(path, f->dir, NULL, "requests", ".json"), 0);
+	assert_int_equal(files_path(aside, f->dir, NULL, "requests", ".json.damaged"), 0);
+	assert_int_equal(files_write(path, "garbage", 7), 0);
+	restart(f);
+	assert_int_equal(f->d.requests.n, 0);
+	assert_int_equal(access(aside, F_OK), 0);
 }
 
 /* ---- names ---- */
@@ -443,13 +549,18 @@ int main(void)
 		TEST(a_file_is_replaced_whole_and_private),
 		TEST(what_the_user_said_about_a_peer_survives),
 		TEST(a_file_that_cannot_be_read_is_left_alone),
+		TEST(a_pin_that_makes_no_sense_is_not_a_missing_pin),
+		TEST(what_cannot_be_stored_does_not_hold),
 		TEST(a_permission_ends_when_its_time_is_over),
 		TEST(a_key_is_trusted_once_pinned_and_a_changed_one_never),
 		TEST(a_name_that_was_made_to_collide_takes_nobodys_address),
 		TEST(a_pinned_domain_and_its_server_survive),
+		TEST(a_damaged_pin_of_a_domain_is_not_a_missing_one),
 		TEST(a_key_without_certificate_is_used_again_after_a_crash),
 		TEST(an_identity_survives_and_can_be_replaced),
 		TEST(the_list_of_requests_is_bounded_and_survives),
+		TEST(one_domain_does_not_push_the_requests_of_others_out),
+		TEST(a_damaged_list_of_requests_is_put_aside),
 		TEST(who_asks_for_a_name_and_leaves_does_no_harm),
 	};
 
