@@ -67,8 +67,6 @@ static struct sim_link make_link(struct sim_rng *r)
 	return l;
 }
 
-static void add_wire(struct sim_world *w, int pair, enum ptcp_path_kind kind, uint64_t skew_us);
-
 static void tell_action(struct sim_world *w, int pair, int end, uint64_t value)
 {
 	if (w->wires[value].alive && w->wires[value].pair == pair)
