@@ -1,5 +1,5 @@
 # Documents for readers of the source
-EXTRA_DIST += doc/architecture.md
+EXTRA_DIST += doc/architecture.md doc/performance.md
 EXTRA_DIST += doc/nat.md
 EXTRA_DIST += doc/ptcp-connections.md
 EXTRA_DIST += doc/sealed.md
