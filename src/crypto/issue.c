@@ -110,7 +110,7 @@ static bool fill_in(X509 *x509, const struct recipe *r)
 
 static int make(const struct recipe *recipe, struct crypto_cert **ret)
 {
-	_cleanup_(X509_freep) X509 *x509 = NULL, *again = NULL;
+	_cleanup_(X509_freep) X509 *x509 = NULL;
 	unsigned char *der = NULL;
 	int n_bytes, r;
 

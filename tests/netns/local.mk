@@ -18,7 +18,7 @@ if ENABLE_SERVER
 TESTS += $(NETNS_TESTS)
 check_DATA += tests/netns/root.stamp
 endif
-CLEANFILES += tests/netns/root.stamp
+CLEANFILES += tests/netns/root.stamp tests/netns/install.log
 
 # Another prefix would not be where the lab looks; units have the one of configure written into them.
 tests/netns/root.stamp: $(bin_PROGRAMS) $(sbin_PROGRAMS) $(nss_LTLIBRARIES)
