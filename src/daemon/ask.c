@@ -58,10 +58,10 @@ void hub_ask(struct link *link, const char *request)
 	if (!h) {
 		problem_set(&problem, CTL_FAILED, "out of memory");
 		ask_failed(link, SESSION_WHY_SERVER, &problem);
-	} else if (h->ready) {
+	} else if (hub_is_ready(h)) {
 		ask_send(h, link);
 	} else if (h->problem.code && h->server->state == SERVERLINK_IDLE &&
-		   h->problem.code != CTL_UNTRUSTED) {
+		   !h->server->report.queued && h->problem.code != CTL_UNTRUSTED) {
 		/* It failed a moment ago and has its own time for the next attempt. */
 		problem = h->problem;
 		ask_failed(link, SESSION_WHY_SERVER, &problem);

@@ -12,7 +12,7 @@ json_t *identities_json(struct daemon *d, const struct identity *id)
 			 id == identities_default(&d->identities, NULL), "fingerprint",
 			 crypto_cert_fingerprint(id->cert, fingerprint), "expires",
 			 (json_int_t)crypto_cert_not_after_s(id->cert), "server",
-			 id->address.domain, "connected", h && h->ready);
+			 id->address.domain, "connected", h && hub_is_ready(h));
 }
 
 void command_identity_list(struct op *op)

@@ -31,12 +31,13 @@ static json_t *self_json(struct daemon *d)
 	LIST_FOREACH (link, &d->links, entry)
 		if (link->identity == id)
 			memcpy(ip4.bytes, link->shown.own4, 4);
-	if (h && h->ready)
+	if (h && hub_is_ready(h))
 		endpoint_format(&h->server->remote, server);
 	return json_pack("{s:s,s:s,s:s,s:s,s:b,s:s?}", "address", id->address.text, "ipv4",
 			 ip_format(&ip4, v4), "ipv6", ip_format(&ip6, v6), "server",
-			 *server ? server : id->address.domain, "connected", h && h->ready,
-			 "reason", h && !h->ready && h->problem.code ? h->problem.error : NULL);
+			 *server ? server : id->address.domain, "connected", h && hub_is_ready(h),
+			 "reason",
+			 h && !hub_is_ready(h) && h->problem.code ? h->problem.error : NULL);
 }
 
 /* Peers that mean something to the user: allowed, wanted, or with a link. */

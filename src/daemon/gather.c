@@ -26,7 +26,6 @@ static void tell_host(struct link *link, const struct udp_socket *s,
 		struct nat_candidate c = { .kind = NAT_HOST, .socket = s->number };
 
 		if (list[i].loopback || ip_is_link_local(&list[i].ip) ||
-		    !strncmp(list[i].name, "q2q-", 4) ||
 		    (list[i].ip.family == FAMILY_IPV4 ? !s->ipv4 : !s->ipv6))
 			continue;
 		c.endpoint.ip = list[i].ip;
@@ -46,9 +45,10 @@ static void tell_reflexive(struct link *link, const struct gather_try *t, uint64
 	session_add_local(link->session, &c, now_us);
 }
 
+/* Ours are left out: there may be hundreds, and none is a way to anywhere. */
 static int host_addresses(struct net_local_address *list, size_t max)
 {
-	const int n = net_local_addresses(list, max);
+	const int n = net_local_addresses("q2q-", list, max);
 
 	if (n < 0)
 		log_warn("cannot list this machine's addresses: %s", strerror(-n));
@@ -83,7 +83,7 @@ uint64_t gather_signature(const struct daemon *d)
 	uint64_t sum = 0;
 
 	for (int i = 0; i < n; i++)
-		if (strncmp(list[i].name, "q2q-", 4) && !list[i].temporary)
+		if (!list[i].temporary)
 			sum += hash_bytes(&d->seed, &list[i].ip, sizeof(list[i].ip)) *
 			       (list[i].interface | 1);
 	for (size_t i = 0; i < ARRAY_SIZE(far); i++) {

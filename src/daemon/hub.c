@@ -181,6 +181,9 @@ static void on_failed(void *user, struct serverlink *l, const struct problem *pr
 	h->ready = false;
 	h->listening = false;
 	plan_retry(h);
+	if (h->wake)
+		net_timer_arm(&h->retry, net_loop_now_us(h->daemon->loop));
+	h->wake = false;
 	drop_links(h, true);
 	control_event(h->daemon, json_pack("{s:s,s:s,s:s}", "server", h->domain, "state",
 					   "disconnected", "reason", problem->error));
@@ -191,14 +194,22 @@ static void on_retry(void *user, uint64_t now_us)
 	struct hub_link *h = user;
 
 	(void)now_us;
-	if (h->server->state == SERVERLINK_IDLE)
-		serverlink_start(h->server);
+	hub_wake(h);
+}
+
+bool hub_is_ready(const struct hub_link *h)
+{
+	return h->ready && h->server->state == SERVERLINK_READY;
 }
 
 void hub_wake(struct hub_link *h)
 {
 	if (h->server->state != SERVERLINK_IDLE)
 		return;
+	if (h->server->report.queued) {
+		h->wake = true;
+		return;
+	}
 	net_timer_disarm(&h->retry);
 	serverlink_start(h->server);
 }
@@ -209,6 +220,7 @@ void hub_wake_all(struct daemon *d)
 
 	LIST_FOREACH (h, &d->hubs, entry) {
 		h->n_failures = 0;
+		serverlink_check(h->server);
 		hub_wake(h);
 	}
 }
@@ -324,7 +336,7 @@ void hub_signal(struct daemon *d, void *route, const char *id, const void *body,
 	LIST_FOREACH (h, &d->hubs, entry)
 		if (h == route)
 			break;
-	if (!h || !h->ready || !h->server->conn)
+	if (!h || !hub_is_ready(h))
 		return;
 	call.signal.id = amp_text(id);
 	call.signal.body = amp_value(body, n_bytes);

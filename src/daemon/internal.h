@@ -173,8 +173,11 @@ struct serverlink {
 
 int serverlink_new(const struct serverlink_config *config, struct serverlink **ret_link);
 void serverlink_free(struct serverlink *l); /* no more callbacks */
-/* Only when IDLE. */
+/* Only when IDLE, and after on_failed where it had failed. */
 void serverlink_start(struct serverlink *l);
+/* The network changed: ends a connection from an address that this machine has no more, and asks
+ * the server for a sign of life on another one. */
+void serverlink_check(struct serverlink *l);
 /* Something was asked of the connection outside of on_event: move it. */
 void serverlink_pump(struct serverlink *l);
 
@@ -191,7 +194,8 @@ struct hub_link {
 	char domain[Q2Q_DOMAIN_MAX_BYTES + 1];
 	bool own;
 	bool listening;
-	bool ready;
+	bool ready; /* and not known to have failed: see hub_is_ready() */
+	bool wake;  /* again at once, when those that it failed have been told */
 	unsigned n_failures;
 	uint64_t idle_since_us; /* foreign: nobody needs it since then */
 	struct net_timer retry;
@@ -218,6 +222,8 @@ int hub_identity_changed(struct daemon *d, struct identity *identity);
 /* Finds or opens. NULL: no memory. */
 struct hub_link *hub_get(struct daemon *d, struct identity *identity, const char *domain);
 struct hub_link *hub_own(struct daemon *d, const struct identity *identity);
+/* Can something be asked there? A connection that has just failed is not told of yet. */
+bool hub_is_ready(const struct hub_link *h);
 /* Try now: the user waits, or the network came back. */
 void hub_wake(struct hub_link *h);
 void hub_wake_all(struct daemon *d);

@@ -9,6 +9,7 @@
 #include "daemon/internal.h"
 
 #include <stdio.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define SETUP_TIMEOUT_US   (25 * US_PER_S) /* from start to READY */
@@ -486,8 +487,7 @@ void serverlink_start(struct serverlink *l)
 {
 	int r;
 
-	assert(l->state == SERVERLINK_IDLE);
-	net_soon_cancel(&l->report);
+	assert(l->state == SERVERLINK_IDLE && !l->report.queued);
 	l->untrusted_new = false;
 	set_state(l, SERVERLINK_RESOLVING, "it is wanted");
 	net_timer_arm(&l->deadline, net_loop_now_us(l->config.daemon->loop) + SETUP_TIMEOUT_US);
@@ -496,6 +496,36 @@ void serverlink_start(struct serverlink *l)
 		return;
 	problem_set(&l->problem, CTL_USAGE, "cannot look for the server of %s: %s", l->domain,
 		    strerror(-r));
+	fail(l);
+}
+
+static bool is_ours(const struct endpoint *local)
+{
+	const struct endpoint any_port = { .ip = local->ip, .scope_id = local->scope_id };
+	struct sockaddr_storage sa;
+	const socklen_t sa_bytes = (socklen_t)endpoint_to_sockaddr(&any_port, false, &sa);
+	_cleanup_(closep) int fd = socket(sa.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	return fd < 0 || !bind(fd, (const struct sockaddr *)&sa, sa_bytes) ||
+	       errno != EADDRNOTAVAIL;
+}
+
+void serverlink_check(struct serverlink *l)
+{
+	struct endpoint local;
+
+	if (!l->driver)
+		return;
+	local = net_q2q_local(l->driver);
+	if (is_ours(&local)) {
+		q2q_conn_probe(l->conn, net_loop_now_us(l->config.daemon->loop));
+		net_q2q_pump(l->driver);
+		return;
+	}
+	problem_set(&l->problem, CTL_OFFLINE,
+		    "the connection to the server of %s was from a network that this machine has "
+		    "left",
+		    l->domain);
 	fail(l);
 }
 

@@ -28,7 +28,7 @@ static bool fill_address(const struct ifaddrs *i, struct net_local_address *a)
 	return true;
 }
 
-int net_local_addresses(struct net_local_address *ret_list, size_t max)
+int net_local_addresses(const char *but, struct net_local_address *ret_list, size_t max)
 {
 	struct ifaddrs *all;
 	size_t n = 0;
@@ -36,7 +36,8 @@ int net_local_addresses(struct net_local_address *ret_list, size_t max)
 	if (getifaddrs(&all) < 0)
 		return -errno;
 	for (const struct ifaddrs *i = all; i && n < max; i = i->ifa_next)
-		if (fill_address(i, &ret_list[n]))
+		if (!(but && strncmp(i->ifa_name, but, strlen(but)) == 0) &&
+		    fill_address(i, &ret_list[n]))
 			n++;
 	freeifaddrs(all);
 	return (int)n;

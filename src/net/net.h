@@ -184,8 +184,9 @@ struct net_local_address {
 	bool loopback, point_to_point, temporary;
 };
 
-/* Addresses of interfaces that are up. The number written (at most max), or a fault. */
-int net_local_addresses(struct net_local_address *ret_list, size_t max);
+/* Addresses of interfaces that are up and whose names do not begin with `but` (NULL: of all). The
+ * number written (at most max), or a fault. */
+int net_local_addresses(const char *but, struct net_local_address *ret_list, size_t max);
 
 /* Calls back once things were quiet for 200 ms (at the latest after 2 s) after
  * links, addresses or routes changed. */

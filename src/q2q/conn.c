@@ -345,22 +345,33 @@ static uint64_t keepalive_due_us(const struct q2q_conn *conn)
 	return add_sat_u64(conn->stats.last_input_us, conn->config.keepalive_us);
 }
 
-static void keep_alive(struct q2q_conn *conn, uint64_t now_us)
+static void ask_for_life(struct q2q_conn *conn, uint64_t now_us)
 {
 	const struct q2q_call source_ip = { .command = Q2Q_SOURCE_IP };
 	const uint64_t deadline_us =
 		add_sat_u64(now_us, add_sat_u64(conn->config.dead_us, conn->config.keepalive_us));
 
+	conn->keepalive_waiting = true;
+	conn->keepalive_sent_us = now_us;
+	/* Where there is no room to ask, questions are waiting already; their answers will do. */
+	(void)!conn_ask(conn, &source_ip, ASK_KEEPALIVE, 0, deadline_us);
+}
+
+void q2q_conn_probe(struct q2q_conn *conn, uint64_t now_us)
+{
+	if (keeps_alive(conn) && !conn->keepalive_waiting)
+		ask_for_life(conn, now_us);
+}
+
+static void keep_alive(struct q2q_conn *conn, uint64_t now_us)
+{
 	if (now_us < keepalive_due_us(conn))
 		return;
 	if (conn->keepalive_waiting) {
 		conn_over(conn, -ETIMEDOUT, "the peer is silent");
 		return;
 	}
-	conn->keepalive_waiting = true;
-	conn->keepalive_sent_us = now_us;
-	/* Where there is no room to ask, questions are waiting already; their answers will do. */
-	(void)!conn_ask(conn, &source_ip, ASK_KEEPALIVE, 0, deadline_us);
+	ask_for_life(conn, now_us);
 }
 
 static bool writable_again(const struct q2q_conn *conn)

@@ -374,6 +374,9 @@ size_t q2q_conn_output(struct q2q_conn *conn, void *out, size_t out_bytes, uint6
 size_t q2q_conn_output_waiting(const struct q2q_conn *conn); /* about */
 uint64_t q2q_conn_deadline_us(const struct q2q_conn *conn);
 void q2q_conn_tick(struct q2q_conn *conn, uint64_t now_us);
+/* Something happened to the network: asks for a sign of life at once, as keepalive_us would later.
+ */
+void q2q_conn_probe(struct q2q_conn *conn, uint64_t now_us);
 bool q2q_conn_next_event(struct q2q_conn *conn, struct q2q_event *ret_event, uint64_t now_us);
 /* The connection is over for us: once the output has left, close the socket. */
 bool q2q_conn_is_over(const struct q2q_conn *conn);

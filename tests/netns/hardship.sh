@@ -34,6 +34,23 @@ tap "a daemon with 400 wanted peers starts" lab_daemon_start alice
 tap "and makes all interfaces" wait_for 40 eval '[ "$(on alice ip -br link | grep -c ^q2q-)" = 401 ]'
 tap "with names of their own" eval '[ "$(on alice ip -br link | grep ^q2q- | sort -u | wc -l)" = 401 ]'
 tap "the one that is there is up" wait_for 20 both_up
+server_is_away_for() {
+    on server sh -c 'kill -9 $(pgrep -x q2q-server)'
+    wait_for 5 eval '! on server pgrep -x q2q-server -r R,S,D'
+    sleep "$1"
+    # What is left of the old one may still hold the data.
+    lab_server_start server 192.0.2.10:8788 || lab_server_start server 192.0.2.10:8788
+}
+# What 400 sessions ask meets a connection in each state in which it can be.
+many_absences() {
+    for pause in 0 0.3 1 2.5 0 0.7; do
+        server_is_away_for $pause || return
+        wait_for 40 connected alice || return
+    done
+}
+tap "the server goes and comes while all of them ask" many_absences
+tap "the daemon is still there" eval '[ "$(on alice pgrep -cx q2q-tund -r R,S,D)" = 2 ]'
+tap "and so is the tunnel" wait_for 30 both_up
 stop_daemon alice
 on alice sh -c "rm $STATE/known-peers/nobody*"
 lab_daemon_start alice

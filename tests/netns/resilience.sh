@@ -32,6 +32,18 @@ copy_with_rebinding() {
 tap "an scp goes on when alice's NAT takes other ports" copy_with_rebinding
 tap "and the path is direct again" on alice q2q-tun wait bob@server.test --direct --timeout 30
 
+moved() {
+    on alice ss -Htn state established dst 192.0.2.10:8788 src 10.1.0.77 | grep -q .
+}
+on alice ip addr del 10.1.0.2/24 dev eth0
+on alice ip addr add 10.1.0.77/24 dev eth0
+on alice ip route replace default via 10.1.0.1
+start=$SECONDS
+tap "alice moves to another address, and her connection to the server with her" wait_for 8 moved
+echo "# it took $((SECONDS - start)) s"
+tap "packets go again within 3 s" wait_for 3 on alice ping -c 1 -W 1 bob.server.test.q2q
+tap "and the path becomes direct" on alice q2q-tun wait bob@server.test --direct --timeout 30
+
 server_pids() {
     on server pgrep -x q2q-server
 }

@@ -390,7 +390,7 @@ static void a_taken_port_is_a_fault(void **state)
 static void this_machine_has_a_loopback_address(void **state)
 {
 	struct net_local_address list[64];
-	const int n = net_local_addresses(list, ARRAY_SIZE(list));
+	const int n = net_local_addresses(NULL, list, ARRAY_SIZE(list));
 	const struct ip_address one = at("127.0.0.1:0").ip;
 	bool found = false;
 
