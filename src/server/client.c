@@ -23,7 +23,9 @@ void client_log(struct client *c, enum log_level level, const char *format, ...)
 	char text[768];
 	va_list args;
 
-	if (level <= LOG_NOTE_ && !log_allowed(&c->server->log_client, server_now_us(c->server)))
+	/* Of users we know, only what is wrong; of others, whatever they cause. */
+	if (level <= (c->authorized ? LOG_NOTE_ : LOG_INFO_) &&
+	    !log_allowed(&c->server->log_client, server_now_us(c->server)))
 		return;
 	va_start(args, format);
 	vsnprintf(text, sizeof(text), format, args);
@@ -399,9 +401,7 @@ static void do_signal(struct client *c, uint64_t ask, const struct q2q_call *cal
 		if (relay_charge_signal(c->end, now_us) != 0)
 			return;
 	} else if (relay_charge_bytes(c->end, call->signal.body.n_bytes,
-				      q2q_conn_output_waiting(other->conn) +
-					      net_q2q_unsent(other->driver),
-				      now_us) != 0) {
+				      net_q2q_unsent(other->driver), now_us) != 0) {
 		return;
 	}
 	if (q2q_conn_tell(other->conn, call, now_us) == 0)
@@ -458,6 +458,28 @@ static int enter_relay(struct client *c)
 	return relay_end_new(c->server->relay, account, c, server_now_us(c->server), &c->end);
 }
 
+/* Why what was proven does not hold any more; NULL: it does. */
+static const char *proof_over(struct client *c)
+{
+	const struct crypto_cert *cert = q2q_conn_peer_cert(c->conn);
+
+	if (cert && crypto_cert_not_after_s(cert) < server_wall_s())
+		return "the certificate has expired";
+	/* A store that cannot be read is no reason to send everybody away. */
+	if (cert && c->local_user && account_judge(c->server, q2q_conn_from(c->conn), cert) > 0)
+		return "the certificate was revoked";
+	return NULL;
+}
+
+/* Until it has to be looked at again: clocks are set, certificates end. */
+static uint64_t proof_s(const struct client *c)
+{
+	const struct crypto_cert *cert = q2q_conn_peer_cert(c->conn);
+	const int64_t left_s = cert ? crypto_cert_not_after_s(cert) - server_wall_s() : INT64_MAX;
+
+	return left_s < CLIENT_PROOF_S ? (uint64_t)(left_s > 0 ? left_s : 0) + 1 : CLIENT_PROOF_S;
+}
+
 static void on_secured(struct client *c)
 {
 	struct server *s = c->server;
@@ -472,7 +494,8 @@ static void on_secured(struct client *c)
 		return;
 	}
 	net_timer_arm(&c->age_timer,
-		      c->authorized ? NEVER_US : server_now_us(s) + CLIENT_ANONYMOUS_S * US_PER_S);
+		      server_now_us(s) +
+			      (c->authorized ? proof_s(c) : CLIENT_ANONYMOUS_S) * US_PER_S);
 	client_log(c, LOG_INFO_, "%s, %s", c->authorized ? "authorized" : "anonymous",
 		   crypto_tls_version(q2q_conn_tls(c->conn)));
 }
@@ -524,12 +547,18 @@ static void on_events(void *user, struct net_q2q *driver, struct q2q_conn *conn)
 static void on_age(void *user, uint64_t now_us)
 {
 	struct client *c = user;
+	const char *why = c->authorized && !c->closing ? proof_over(c) : NULL;
 
-	(void)now_us;
-	if (c->closing)
+	if (c->closing) {
 		client_free(c);
-	else
+	} else if (!c->authorized) {
 		client_abort(c, -ETIMEDOUT, "no proven address in time");
+	} else if (why) {
+		client_log(c, LOG_NOTE_, "disconnected: %s", why);
+		client_abort(c, -EACCES, why);
+	} else {
+		net_timer_arm(&c->age_timer, now_us + proof_s(c) * US_PER_S);
+	}
 }
 
 static bool may_enter(struct server *s, const struct endpoint *from)

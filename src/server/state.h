@@ -35,6 +35,7 @@ enum {
 	CLIENT_SETUP_S = 10,      /* until the first box */
 	CLIENT_CLEAR_S = 120,     /* until TLS: a person may be comparing fingerprints */
 	CLIENT_ANONYMOUS_S = 300, /* in TLS without a proven address */
+	CLIENT_PROOF_S = 3600,    /* then certificate and account are looked at again */
 	CLIENT_KEEPALIVE_DEAD_S = 30,
 	CLIENT_TICKETS_MAX = 8, /* identifiers for identity-admin that wait to be used */
 	CLIENT_TICKET_S = 120,
