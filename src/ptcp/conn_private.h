@@ -78,6 +78,8 @@ struct conn {
 	struct conn_in in;
 };
 
+enum refusal_state { REFUSAL_FREE, REFUSAL_DUE, REFUSAL_SENT };
+
 /*
  * A RST for a connection of the peer's of which we have none. Kept apart from connections and
  * without allocation, because the want of those may be the reason.
@@ -85,7 +87,7 @@ struct conn {
 struct conn_refusal {
 	uint32_t remote_id;
 	uint8_t error; /* enum ptcp_conn_error */
-	enum { REFUSAL_FREE, REFUSAL_DUE, REFUSAL_SENT } state;
+	enum refusal_state state;
 	bool is_open; /* the peer takes it for open, no timeout would end it */
 };
 

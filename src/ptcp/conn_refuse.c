@@ -15,7 +15,7 @@ static struct conn_refusal *find(struct ptcp_conns *t, uint32_t remote_id)
 }
 
 /* The one place that changes the state of a refusal. */
-static void set_state(struct ptcp_conns *t, struct conn_refusal *r, int state)
+static void set_state(struct ptcp_conns *t, struct conn_refusal *r, enum refusal_state state)
 {
 	t->n_refusals += (state != REFUSAL_FREE) - (unsigned)(r->state != REFUSAL_FREE);
 	t->n_due += (state == REFUSAL_DUE) - (unsigned)(r->state == REFUSAL_DUE);

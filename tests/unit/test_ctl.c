@@ -165,8 +165,8 @@ static void replies_of_no_known_shape_are_refused(void **state)
 		"{\"v\":1,\"id\":1,\"ok\":false,\"code\":99,\"error\":\"x\"}",
 		"{\"v\":1,\"id\":1,\"ok\":false,\"code\":1}",
 		"{\"v\":1,\"id\":1,\"event\":3}",
-		"{\"v\":1,\"id\":1,\"ask\":{\"kind\":\"x\",\"subject\":\"\",\"fingerprint\":\"\","
-		"\"text\":\"\"}}",
+		("{\"v\":1,\"id\":1,\"ask\":{\"kind\":\"x\",\"subject\":\"\",\"fingerprint\":\"\","
+		 "\"text\":\"\"}}"),
 		"{\"v\":1,\"ok\":true,\"result\":{}}",
 	};
 

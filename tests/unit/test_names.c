@@ -30,8 +30,7 @@ static void names_become_lower_case_without_a_dot_at_the_end(void **state)
 		".a.b.q2q",
 		"a b.c.q2q",
 		"a.b.q2q..",
-		"b\xc3\xb6"
-		"z.test.q2q",
+		"b\xc3\xb6z.test.q2q",
 		"a.b.q2q.org",
 		"a/b.c.q2q",
 		"a@b.c.q2q",

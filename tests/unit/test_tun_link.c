@@ -183,8 +183,10 @@ static bool carry(unsigned from)
 
 static void carry_all(void)
 {
-	for (bool more = true; more;)
-		more = carry(0) | carry(1);
+	for (bool more = true; more;) {
+		more = carry(0);
+		more |= carry(1);
+	}
 }
 
 static uint64_t now_ms(void)
