@@ -356,6 +356,22 @@ static struct peer *up_record(struct op *op)
 	return peer;
 }
 
+/*
+ * What an attempt before this one could not trust is no answer to this one. --yes
+ * is about the key that is shown from now on, so a key that waits for a question
+ * is let go: the next attempt shows it again.
+ */
+static void forget_old_problem(const struct op *op, struct link *link)
+{
+	if (ctl_bool(&op->request, "yes")) {
+		crypto_cert_unref(link->offered_peer);
+		link->offered_peer = NULL;
+	} else if (link->problem.code == CTL_UNTRUSTED) {
+		return;
+	}
+	link->problem.code = CTL_DONE;
+}
+
 void command_up(struct op *op)
 {
 	const uint64_t wait_s = ctl_uint(&op->request, "wait_s", UP_WAIT_S);
@@ -382,8 +398,7 @@ void command_up(struct op *op)
 	up->patient = json_object_get(op->request.args, "wait_s") != NULL;
 	up->direct = peer->path_mode == SESSION_PATH_DIRECT || peer->path_mode == SESSION_PATH_LAN;
 	op->peer = peer;
-	if (link->problem.code != CTL_UNTRUSTED)
-		link->problem.code = CTL_DONE;
+	forget_old_problem(op, link);
 	session_set_path_mode(link->session, peer->path_mode, now_of(op));
 	session_want(link->session, true, now_of(op));
 	links_pump(link);

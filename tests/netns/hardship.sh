@@ -58,7 +58,7 @@ lab_daemon_start alice
 # ---- one daemon for one state
 
 tap "a second daemon does not share the state" says 'another q2q-tund' \
-    on alice q2q-tund --foreground --control /run/second/control --names-socket /run/second/names
+    on alice timeout 20 q2q-tund --foreground --control /run/second/control --names-socket /run/second/names
 tap "and the first one goes on" wait_for 20 both_up
 
 # ---- a full disk

@@ -10,6 +10,9 @@ tap "bob registers" lab_register bob bob@server.test server
 tap "bob is not allowed to be reached before he says so" exits_with 4 on alice q2q-tun up bob@server.test --yes --wait 5
 tap "bob sees who asked" says 'alice@server.test' on bob q2q-tun requests
 tap "bob allows alice" on bob q2q-tun allow alice@server.test --yes
+# Bob calls back as soon as he allows her. That his key is not known yet must not turn the next
+# --yes into a question.
+wait_for 3 says 'not known here yet' on alice q2q-tun status bob@server.test
 tap "alice brings the tunnel up" on alice q2q-tun up bob@server.test --yes
 tap "bob's name resolves to his virtual address" \
     says "$(status_of alice "['peers'][0]['ipv4']")" on alice getent ahostsv4 bob.server.test.q2q
