@@ -35,11 +35,9 @@ tap "and makes all interfaces" wait_for 40 eval '[ "$(on alice ip -br link | gre
 tap "with names of their own" eval '[ "$(on alice ip -br link | grep ^q2q- | sort -u | wc -l)" = 401 ]'
 tap "the one that is there is up" wait_for 20 both_up
 server_is_away_for() {
-    on server sh -c 'kill -9 $(pgrep -x q2q-server)'
-    wait_for 5 eval '! on server pgrep -x q2q-server -r R,S,D'
+    lab_end server q2q-server KILL
     sleep "$1"
-    # What is left of the old one may still hold the data.
-    lab_server_start server 192.0.2.10:8788 || lab_server_start server 192.0.2.10:8788
+    lab_server_start server 192.0.2.10:8788
 }
 # What 400 sessions ask meets a connection in each state in which it can be.
 many_absences() {
@@ -101,9 +99,9 @@ tap "and the rest works" wait_for 30 both_up
 
 # ---- nothing works at boot
 
-on server sh -c 'kill -9 $(pgrep -x q2q-server)'
+lab_end server q2q-server KILL
 on alice ip link set eth0 down
-on core sh -c 'kill $(pgrep -x dnsmasq)'
+lab_end core dnsmasq
 stop_daemon alice
 stop_daemon bob
 tap "alice starts without network, name server or server" lab_daemon_start alice
@@ -148,11 +146,11 @@ on alice ip -6 route add default via 2001:db8:1::1
 on nat-a ip -6 route add default via 2001:db8:a::1
 on core ip -6 route add 2001:db8:1::/64 via 2001:db8:a::2
 on server ip -6 route add default via 2001:db8:5::1
-on core sh -c 'kill $(pgrep -x dnsmasq)'
+lab_end core dnsmasq
 spawn core dnsmasq6.log dnsmasq --keep-in-foreground --conf-file=/dev/null --no-resolv --no-hosts \
     --listen-address=192.0.2.1,2001:db8:a::1 --bind-interfaces --pid-file= --user=root --local=/test/ \
     --host-record=server.test,192.0.2.10,2001:db8:5::10 --srv-host=_q2q._tcp.server.test,server.test,8788
-on server sh -c 'kill $(pgrep -x q2q-server)'
+lab_end server q2q-server
 lab_server_start server '[::]:8788'
 stop_daemon alice
 on alice ip -4 addr flush dev eth0

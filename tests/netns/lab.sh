@@ -320,6 +320,13 @@ lab_server_start() {
     wait_for 10 on "$host" q2q-server --data-dir "$LAB_DATA" status
 }
 
+# lab_end HOST PROGRAM [SIGNAL]: every process of that name, and waits until the last one is gone.
+# Zombies count: one may have a thread left, which holds ports and locks.
+lab_end() {
+    on "$1" pkill "-${3:-TERM}" -x "$2"
+    wait_for 15 eval "! on $1 pgrep -x $2"
+}
+
 # lab_daemon_start HOST [OPTION...]
 lab_daemon_start() {
     local host=$1

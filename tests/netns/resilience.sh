@@ -44,14 +44,7 @@ echo "# it took $((SECONDS - start)) s"
 tap "packets go again within 3 s" wait_for 3 on alice ping -c 1 -W 1 bob.server.test.q2q
 tap "and the path becomes direct" on alice q2q-tun wait bob@server.test --direct --timeout 30
 
-server_pids() {
-    on server pgrep -x q2q-server
-}
-kill_server() {
-    on server sh -c 'kill -9 $(pgrep -x q2q-server)'
-    wait_for 5 eval '! server_pids'
-}
-tap "the server is killed" kill_server
+tap "the server is killed" lab_end server q2q-server KILL
 tap "the tunnel stays" on alice ping -c 3 -i 0.2 -W 2 bob.server.test.q2q
 tap "the server is started again" lab_server_start server 192.0.2.10:8788
 connected() {

@@ -43,8 +43,7 @@ tap "and then the tunnel comes up" on alice q2q-tun up bob@server.test
 tap "over which packets go" on alice ping -c 2 -i 0.2 -W 2 bob.server.test.q2q
 
 # The server loses its data and is made anew: another key for the domain.
-on server sh -c 'kill $(pgrep -x q2q-server)'
-wait_for 5 eval '! on server pgrep -x q2q-server -r R,S,D'
+lab_end server q2q-server
 on server mv "$LAB_DATA" "$LAB_DATA.lost"
 tap "a server without its data refuses to run" says 'init' on server q2q-server --data-dir "$LAB_DATA" run
 on server q2q-server --data-dir "$LAB_DATA" init server.test >/dev/null
