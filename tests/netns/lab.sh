@@ -13,7 +13,7 @@
 #   on HOST COMMAND...             run in a host
 #   spawn HOST LOG COMMAND...      run in the background in a host; sets SPAWNED_PID (outer pid)
 #   lab_internet                   core, server, nat-a + alice, nat-b + bob (see below)
-#   lab_nat HOST KIND              easy | easy-open-input | easy-eif | hard   (WAN "wan", LAN "lan")
+#   lab_nat HOST KIND              make a host a NAT; the kinds stand there
 #   lab_dns HOST ADDR LINE...      dnsmasq with the given options, and resolv.conf everywhere
 #
 # The internet of lab_internet (documentation addresses, routed by "core"):
@@ -170,98 +170,177 @@ lab_forward() {
     on "$1" sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
 }
 
-# Rules for the router HOST with interfaces "wan" and "lan".
-lab_nat() {
-    local host=$1 kind=$2 wan_ip
-    wan_ip=$(on "$host" ip -4 -o addr show dev wan | awk '{ sub(/\/.*/, "", $4); print $4; exit }')
-    lab_forward "$host"
-    {
-        echo "flush ruleset"
-        case $kind in
-        easy) # endpoint-independent mapping, address-and-port-dependent filtering
+# ---- NATs and firewalls ---------------------------------------------------------
+#
+# A kind is words joined by commas (RFC 4787 has the terms):
+#   mapping     independent (the default) | address | random | sequential
+#               the last two give another port to each destination
+#   filtering   by-port (the default) | by-address | none; for independent mapping
+#   hairpin     packets from inside to an outside port of ours come back in
+#   open-input  the firewall does not drop what is for the router itself, so that a
+#               stranger's early packet takes the outside port of a flow of ours
+#   timeout=S   a UDP mapping lives S seconds
+#   block=A-B   the ports that a random mapping takes, as a carrier gives them out
+#   no-udp, only-443, no-icmp    what the firewall lets nobody do
+#   plain       no NAT at all, only the firewall, which is there for IPv6 in every kind
+# or one of the names easy, easy-open-input, easy-eif and hard.
+
+declare -A LAB_NAT_KIND
+
+lab_nat_words() {
+    case $1 in
+    easy) echo independent ;;
+    easy-open-input) echo independent open-input ;;
+    easy-eif) echo independent none ;;
+    hard) echo random ;;
+    *) echo "${1//,/ }" ;;
+    esac
+}
+
+# The firewall: its words are the arguments.
+lab_nat_firewall() {
+    local word drop_new='iifname "wan" ct state new drop;' rules=
+    for word in "$@"; do
+        case $word in
+        open-input) drop_new= ;;
+        no-udp) rules+='
+    oifname "wan" meta l4proto udp udp dport != 53 drop;' ;;
+        only-443) rules+='
+    oifname "wan" meta l4proto { tcp, udp } th dport 53 accept;
+    oifname "wan" meta l4proto tcp tcp dport 443 accept;
+    oifname "wan" drop;' ;;
+        no-icmp) rules+='
+    meta l4proto { icmp, icmpv6 } drop;'
             cat <<NFT
+table inet quiet {
+  chain out {
+    type filter hook output priority 0;
+    meta l4proto icmp drop;
+    icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, echo-reply } drop;
+  }
+}
+NFT
+            ;;
+        esac
+    done
+    cat <<NFT
 table inet f {
   chain in {
     type filter hook input priority 0;
-    iifname "wan" ct state new drop;
+    $drop_new
   }
   chain fw {
     type filter hook forward priority 0;
-    iifname "wan" ct state new,invalid drop;
-  }
-}
-table ip n {
-  chain post {
-    type nat hook postrouting priority 100;
-    oifname "wan" masquerade;
+    iifname "wan" ct status dnat accept;
+    iifname "wan" ct state new,invalid drop;$rules
   }
 }
 NFT
-            ;;
-        easy-open-input) # the same without the INPUT drop: early packets poison the mapping
-            cat <<NFT
-table inet f {
-  chain fw {
-    type filter hook forward priority 0;
-    iifname "wan" ct state new,invalid drop;
-  }
 }
+
+# What lets strangers in: a map of the ports that went out, learnt before they are translated.
+lab_nat_inbound() {
+    local wan_ip=$1 filtering=$2 hairpin=$3 timeout=$4 seen='' learn='' check='' from='iifname "wan" '
+    [ -z "$hairpin" ] || from=
+    if [ "$filtering" = by-address ]; then
+        seen="set seen {
+    type inet_service . ipv4_addr;
+    flags dynamic,timeout;
+    timeout ${timeout}s;
+    size 65535;
+  }"
+        learn='oifname "wan" meta l4proto udp update @seen { udp sport . ip daddr };'
+        check='udp dport . ip saddr @seen '
+    fi
+    cat <<NFT
 table ip n {
-  chain post {
-    type nat hook postrouting priority 100;
-    oifname "wan" masquerade;
-  }
-}
-NFT
-            ;;
-        easy-eif) # endpoint-independent mapping and filtering
-            cat <<NFT
-table ip n {
-  map eim {
+  map inside {
     type inet_service : ipv4_addr . inet_service;
     flags dynamic,timeout;
-    timeout 120s;
+    timeout ${timeout}s;
     size 65535;
   }
+  $seen
   chain learn {
     type filter hook postrouting priority 90;
-    oifname "wan" meta l4proto udp update @eim { udp sport : ip saddr . udp sport };
+    oifname "wan" meta l4proto udp update @inside { udp sport : ip saddr . udp sport };
+    $learn
   }
   chain pre {
     type nat hook prerouting priority -100;
-    iifname "wan" ip daddr $wan_ip meta l4proto udp dnat ip to udp dport map @eim;
-  }
-  chain post {
-    type nat hook postrouting priority 100;
-    oifname "wan" masquerade;
+    ${from}ip daddr $wan_ip meta l4proto udp ${check}dnat ip to udp dport map @inside;
   }
 }
 NFT
-            ;;
-        hard) # endpoint-dependent mapping, random ports
-            cat <<NFT
-table inet f {
-  chain in {
-    type filter hook input priority 0;
-    iifname "wan" ct state new drop;
-  }
-  chain fw {
-    type filter hook forward priority 0;
-    iifname "wan" ct state new,invalid drop;
-  }
 }
+
+# The outside ports 40000 to 44095 as the values of a map: numbers would be in the host's byte order.
+lab_nat_ports() {
+    awk -v ip="$1" 'BEGIN { for (i = 0; i < 4096; i++) printf "%d : %s . %d, ", i, ip, 40000 + i }'
+}
+
+lab_nat_rules() {
+    local wan_ip=$1 word mapping=independent filtering=by-port hairpin='' timeout=120 block=32768-60999 udp=''
+    shift
+    for word in "$@"; do
+        case $word in
+        independent | address | random | sequential | plain) mapping=$word ;;
+        by-port | by-address | none) filtering=$word ;;
+        hairpin) hairpin=yes ;;
+        timeout=*) timeout=${word#timeout=} ;;
+        block=*) block=${word#block=} ;;
+        open-input | no-udp | only-443 | no-icmp) ;;
+        *) echo "lab: no NAT is called $word" >&2; return 1 ;;
+        esac
+    done
+    echo "flush ruleset"
+    lab_nat_firewall "$@"
+    case $mapping in
+    plain) return ;;
+    address) udp="snat ip to jhash ip daddr . udp sport mod 4096 map { $(lab_nat_ports "$wan_ip") }" ;;
+    random) udp="masquerade to :$block fully-random" ;;
+    sequential) udp="snat ip to numgen inc mod 4096 map { $(lab_nat_ports "$wan_ip") }" ;;
+    esac
+    [ "$filtering" = by-port ] || lab_nat_inbound "$wan_ip" "$filtering" "$hairpin" "$timeout"
+    cat <<NFT
 table ip n {
   chain post {
     type nat hook postrouting priority 100;
-    oifname "wan" meta l4proto udp masquerade to :32768-60999 fully-random;
+    ${hairpin:+iifname "lan" oifname "lan" ct status dnat snat to $wan_ip;}
+    ${udp:+oifname "wan" meta l4proto udp $udp;}
     oifname "wan" masquerade;
   }
 }
 NFT
-            ;;
-        *) echo "lab: no NAT kind $kind" >&2; return 1 ;;
+}
+
+# Forgets every flow of HOST: `flush ruleset` does not.
+lab_forget_flows() {
+    on "$1" /usr/bin/python3 -c '
+import socket, struct
+s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)
+# IPCTNL_MSG_CT_DELETE of nothing in particular, with an acknowledgement
+s.send(struct.pack("=IHHIIBBH", 20, 1 << 8 | 2, 5, 1, 0, 0, 0, 0))
+error = struct.unpack("=IHHIIi", s.recv(4096)[:20])[5]
+raise SystemExit(error and "conntrack: error %d" % -error)'
+}
+
+# lab_nat HOST KIND: rules for the router HOST, whose interfaces are "wan" and "lan"
+lab_nat() {
+    local host=$1 kind=$2 words word wan_ip
+    words=$(lab_nat_words "$kind")
+    wan_ip=$(on "$host" ip -4 -o addr show dev wan | awk '{ sub(/\/.*/, "", $4); print $4; exit }')
+    LAB_NAT_KIND[$host]=$kind
+    lab_forward "$host"
+    # shellcheck disable=SC2086 # words are words
+    lab_nat_rules "$wan_ip" $words | on "$host" nft -f - || return
+    for word in $words; do
+        case $word in
+        timeout=*) on "$host" sysctl -qw "net.netfilter.nf_conntrack_udp_timeout=${word#*=}" \
+            "net.netfilter.nf_conntrack_udp_timeout_stream=${word#*=}" || return ;;
         esac
-    } | on "$host" nft -f -
+    done
+    lab_forget_flows "$host"
 }
 
 lab_internet() {
