@@ -71,15 +71,16 @@ static json_t *status_without_link(const struct peer *peer)
 static json_t *status_detail(const struct link *link, const struct session_status *s)
 {
 	return json_pack(
-		"{s:s,s:s,s:b,s:s,s:s?,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "session",
+		"{s:s,s:s,s:b,s:s,s:s?,s:s,s:s,s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "session",
 		session_state_name(s->state), "why", session_why_name(s->why), "rendezvous",
 		s->has_rendezvous, "tls", s->tls, "nat", s->has_nat ? s->nat.reason : NULL,
 		"nat_local", nat_mapping_name(s->nat.local_mapping), "nat_remote",
-		nat_mapping_name(s->nat.remote_mapping), "tun_bad", (json_int_t)s->tun_bad,
-		"tun_discarded", (json_int_t)s->tun_discard, "tun_write_dropped",
-		(json_int_t)link->tun_write_dropped, "peer_bad", (json_int_t)s->peer_bad,
-		"datagrams_bad", (json_int_t)s->datagrams_bad, "messages_abandoned",
-		(json_int_t)s->ptcp.messages_abandoned, "messages_dropped",
+		nat_mapping_name(s->nat.remote_mapping), "nat_round", (int)s->nat.round, "nat_sent",
+		(json_int_t)s->nat.n_sent, "nat_over_budget", (json_int_t)s->nat.n_over_budget,
+		"tun_bad", (json_int_t)s->tun_bad, "tun_discarded", (json_int_t)s->tun_discard,
+		"tun_write_dropped", (json_int_t)link->tun_write_dropped, "peer_bad",
+		(json_int_t)s->peer_bad, "datagrams_bad", (json_int_t)s->datagrams_bad,
+		"messages_abandoned", (json_int_t)s->ptcp.messages_abandoned, "messages_dropped",
 		(json_int_t)(s->ptcp.messages_dropped_queue + s->ptcp.messages_dropped_memory));
 }
 

@@ -183,7 +183,10 @@ lab_forward() {
 #   block=A-B   the ports that a random mapping takes, as a carrier gives them out
 #   no-udp, only-443, no-icmp    what the firewall lets nobody do
 #   plain       no NAT at all, only the firewall, which is there for IPv6 in every kind
-# or one of the names easy, easy-open-input, easy-eif and hard.
+# or a name:
+#   easy (a home's, RFC 4787: endpoint-independent mapping, address-and-port-dependent
+#   filtering), easy-eif, easy-adf (other filtering), easy-open-input, short (30 s);
+#   hard (endpoint-dependent mapping, random ports), hard-sequential, hard-address
 
 declare -A LAB_NAT_KIND
 
@@ -192,7 +195,11 @@ lab_nat_words() {
     easy) echo independent ;;
     easy-open-input) echo independent open-input ;;
     easy-eif) echo independent none ;;
+    easy-adf) echo independent by-address ;;
+    short) echo independent timeout=30 ;;
     hard) echo random ;;
+    hard-sequential) echo sequential ;;
+    hard-address) echo address ;;
     *) echo "${1//,/ }" ;;
     esac
 }
@@ -306,7 +313,7 @@ lab_nat_rules() {
 table ip n {
   chain post {
     type nat hook postrouting priority 100;
-    ${hairpin:+iifname "lan" oifname "lan" ct status dnat snat to $wan_ip;}
+    ${hairpin:+iifname "lan*" oifname "lan*" ct status dnat snat to $wan_ip;}
     ${udp:+oifname "wan" meta l4proto udp $udp;}
     oifname "wan" masquerade;
   }

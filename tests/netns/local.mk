@@ -5,6 +5,7 @@ NETNS_TESTS = \
 	tests/netns/federation.sh \
 	tests/netns/glare.sh \
 	tests/netns/hardship.sh \
+	tests/netns/nat.sh \
 	tests/netns/nat_kinds.sh \
 	tests/netns/relay.sh \
 	tests/netns/resilience.sh \
@@ -14,7 +15,9 @@ NETNS_TESTS = \
 	tests/netns/tunnel.sh \
 	tests/netns/twisted.sh
 dist_check_SCRIPTS += $(NETNS_TESTS)
-EXTRA_DIST += tests/netns/lab.sh tests/netns/nat_classify.py tests/netns/tap.sh tests/netns/tunnel_lab.sh
+EXTRA_DIST += tests/netns/lab.sh tests/netns/nat_classify.py tests/netns/nat_lab.sh \
+	tests/netns/nat_measure.py tests/netns/nat_report.py tests/netns/tap.sh \
+	tests/netns/tunnel_lab.sh
 if ENABLE_SERVER
 TESTS += $(NETNS_TESTS)
 check_DATA += tests/netns/root.stamp

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Some pairs of contrib/nat-matrix: what theory says is direct is, and the rest works by relay.
+cd "$(dirname "$0")" || exit 99
+. ./tap.sh
+. ./lab.sh
+. ./nat_lab.sh
+nat_lab_start nat || tap_bail "the lab"
+
+# pair A B SECONDS: their tunnel does what theory says.
+pair() {
+    local run
+    run=$(nat_lab_run "$1" "$2" "$3" | tail -n 1)
+    echo "$run" | cut -c1-600
+    /usr/bin/python3 - "$run" "$4" <<'PYTHON'
+import json, sys
+run, theory = json.loads(sys.argv[1]), sys.argv[2]
+assert run["ok"], "no packet came through"
+assert theory == "relay" or run["direct_ms"] is not None, "not direct"
+assert theory != "relay" or run["path"]["kind"].startswith("relay"), "direct?"
+PYTHON
+}
+
+# check A KIND-A B KIND-B
+check() {
+    local theory seconds=15
+    [ -n "${NAT_LAB_MADE[$1]:-}" ] || nat_lab_side "$1" "$2" || tap_bail "$2"
+    [ -n "${NAT_LAB_MADE[$3]:-}" ] || nat_lab_side "$3" "$4" || tap_bail "$4"
+    theory=$(./nat_report.py theory "$2" "$4")
+    [ "$theory" != relay ] || seconds=2
+    nat_lab_meet "$1" "$3" || tap_bail "$1 and $3 do not meet"
+    tap "$2 and $4: $theory" pair "$1" "$3" "$seconds" "$theory"
+}
+
+check home easy open easy-open-input
+check carried double open easy-open-input
+check sym hard public public
+check sym hard block carrier
+check quiet no-udp home easy
+check six v6 dual dual
+if command -v tayga >/dev/null; then
+    check six64 nat64 dual dual
+fi
+for kind in lan neighbours; do
+    nat_lab_pair_sides "$kind-a" "$kind-b" $kind || tap_bail "$kind"
+    nat_lab_meet "$kind-a" "$kind-b" || tap_bail "$kind: they do not meet"
+    theory=$(./nat_report.py theory $kind $kind)
+    tap "$kind: $theory" pair "$kind-a" "$kind-b" 3 "$theory"
+done
+tap_done

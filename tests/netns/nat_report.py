@@ -1,0 +1,139 @@
+#!/usr/bin/python3
+"""What NAT traversal may be expected to do, and a table of what it did.
+
+  nat_report.py theory KIND KIND              direct, birthday, prediction or relay
+  nat_report.py table FILE [plain|markdown|json]
+                                              of the lines that contrib/nat-matrix wrote
+
+The exit code of "table" is 1 when a pair that theory allows to be direct was
+not (of birthday probing one run in a hundred may fail), or a tunnel failed.
+"""
+import json
+import statistics
+import sys
+
+# Kinds whose mapping is endpoint-independent, and whose filter lets in what they never sent to.
+OPEN = ("public", "easy-eif", "easy-adf")
+EASY = ("easy", "easy-open-input", "short", "no-icmp", "double", "dual", "nat64")
+HARD = {"hard": "random", "hard-sequential": "sequential", "hard-address": "address",
+        "carrier": "random"}
+NO_UDP = ("no-udp", "only-443")
+WITH_IPV6 = ("v6", "dual", "nat64")
+PAIRS = {"lan": "direct", "neighbours": "relay", "neighbours-hairpin": "direct"}
+
+
+def theory(a, b):
+    if a in PAIRS:
+        return PAIRS[a]
+    if a in NO_UDP or b in NO_UDP:
+        return "relay"
+    if a in WITH_IPV6 and b in WITH_IPV6:
+        return "direct"
+    if "v6" in (a, b):
+        return "relay"  # no family in common
+    if a not in HARD and b not in HARD:
+        return "direct"
+    if a in OPEN or b in OPEN:
+        return "direct"
+    if a in HARD and b in HARD:
+        # Two predictions at once can come true; random ports on both sides need some 170000 probes.
+        easy_to_tell = ("sequential", "address")
+        both = HARD[a] in easy_to_tell and HARD[b] in easy_to_tell
+        return "prediction" if both and "sequential" in (HARD[a], HARD[b]) else "relay"
+    hard = HARD.get(a, HARD.get(b))
+    return "prediction" if hard == "sequential" else "birthday"
+
+
+def median(runs, key):
+    values = [r[key] for r in runs if r.get(key) is not None]
+    return statistics.median(values) if values else None
+
+
+def judge(runs):
+    """One object for all runs of one ordered pair."""
+    a, b = runs[0]["a"], runs[0]["b"]
+    expected = theory(a, b)
+    direct = [r for r in runs if r.get("direct_ms") is not None]
+    works = sum(r["ok"] for r in runs)
+    kinds = sorted({r["path"]["kind"] for r in runs if r.get("path")})
+    allowed_to_fail = len(runs) // 100 if expected == "birthday" else 0
+    missed = expected != "relay" and len(runs) - len(direct) > allowed_to_fail
+    return {
+        "a": a, "b": b, "expected": expected, "runs": len(runs), "works": works,
+        "direct": len(direct), "kinds": kinds, "up_ms": median(runs, "up_ms"),
+        "first_ms": median(runs, "first_ms"), "direct_ms": median(runs, "direct_ms"),
+        "direct_max_ms": max((r["direct_ms"] for r in direct), default=None),
+        "packets_a": median(runs, "packets_a"), "packets_b": median(runs, "packets_b"),
+        "good": works == len(runs) and not missed,
+    }
+
+
+def cell(j):
+    if not j:
+        return ""
+    if j["works"] < j["runs"]:
+        return "FAILED %d/%d" % (j["runs"] - j["works"], j["runs"])
+    if not j["direct"]:
+        return "relay" if j["good"] else "relay!"
+    share = "" if j["direct"] == j["runs"] else " %d/%d" % (j["direct"], j["runs"])
+    return "%.0f ms%s%s" % (j["direct_ms"], share, "" if j["good"] else "!")
+
+
+def grid(judged, columns, rows, markdown):
+    names = [["from \\ to"] + columns] + [
+        [a] + [cell(judged.get((a, b))) for b in columns] for a in rows]
+    if markdown:
+        names.insert(1, ["---"] * len(names[0]))
+        return "\n".join("| " + " | ".join(row) + " |" for row in names)
+    widths = [max(len(row[i]) for row in names) for i in range(len(names[0]))]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths)).rstrip() for row in names)
+
+
+def details(judged, markdown):
+    head = ["pair", "theory", "path", "direct", "up", "first packet", "direct after", "at most",
+            "packets of nat"]
+    rows = [head]
+    for j in judged.values():
+        def number(key, unit=" ms"):
+            return "-" if j[key] is None else "%.0f%s" % (j[key], unit)
+        rows.append([
+            j["a"] if j["a"] == j["b"] and j["a"] in PAIRS else "%s > %s" % (j["a"], j["b"]),
+            j["expected"], ", ".join(j["kinds"]) or "none", "%d/%d" % (j["direct"], j["runs"]),
+            number("up_ms"), number("first_ms"), number("direct_ms"), number("direct_max_ms"),
+            "%s + %s" % (number("packets_a", ""), number("packets_b", ""))])
+    if markdown:
+        rows.insert(1, ["---"] * len(head))
+        return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths)).rstrip() for row in rows)
+
+
+def table(path, form):
+    pairs = {}
+    with open(path, encoding="utf-8") as lines:
+        for line in lines:
+            run = json.loads(line)
+            pairs.setdefault((run["a"], run["b"]), []).append(run)
+    judged = {pair: judge(runs) for pair, runs in pairs.items()}
+    bad = [j for j in judged.values() if not j["good"]]
+    if form == "json":
+        print(json.dumps({"v": 1, "pairs": list(judged.values())}, indent=1))
+        return 1 if bad else 0
+    square = [pair for pair in judged if pair[0] not in PAIRS]
+    rows = list(dict.fromkeys(a for a, _ in square))
+    columns = list(dict.fromkeys(b for _, b in square))
+    if len(rows) > 1 and len(columns) > 1:
+        print(grid(judged, columns, rows, form == "markdown") + "\n")
+    print(details(judged, form == "markdown"))
+    for j in bad:
+        print("\n%s > %s: theory says %s, and it was direct in %d of %d, working in %d" % (
+            j["a"], j["b"], j["expected"], j["direct"], j["runs"], j["works"]), end="")
+    print()
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "theory":
+        print(theory(sys.argv[2], sys.argv[3]))
+    else:
+        sys.exit(table(sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else "plain"))
