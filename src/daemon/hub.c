@@ -111,6 +111,8 @@ static void on_event(void *user, struct serverlink *l, const struct q2q_event *e
 	case Q2Q_EVENT_ANSWER:
 		if (event->command == Q2Q_INBOUND)
 			ask_answered(h, event);
+		else if (event->command == Q2Q_CHANNEL)
+			channel_answered(h, event);
 		else if (event->command == Q2Q_LISTEN)
 			listen_answered(h, event);
 		return;
@@ -326,17 +328,23 @@ int hub_identity_changed(struct daemon *d, struct identity *identity)
 	return hub_get(d, identity, identity->address.domain) ? 0 : -ENOMEM;
 }
 
+struct hub_link *hub_of_route(struct daemon *d, const void *route)
+{
+	struct hub_link *h;
+
+	LIST_FOREACH (h, &d->hubs, entry)
+		if (h == route)
+			return hub_is_ready(h) ? h : NULL;
+	return NULL;
+}
+
 void hub_signal(struct daemon *d, void *route, const char *id, const void *body, size_t n_bytes,
 		bool relay)
 {
 	struct q2q_call call = { .command = relay ? Q2Q_RELAY : Q2Q_SIGNAL };
-	struct hub_link *h;
+	struct hub_link *h = hub_of_route(d, route);
 
-	/* The route may be gone by now: look before touching it. */
-	LIST_FOREACH (h, &d->hubs, entry)
-		if (h == route)
-			break;
-	if (!h || !hub_is_ready(h))
+	if (!h)
 		return;
 	call.signal.id = amp_text(id);
 	call.signal.body = amp_value(body, n_bytes);

@@ -9,6 +9,7 @@
  *   hub.c         the connections that we keep    ask.c         asking for peers
  *   inbound.c     what servers ask and tell
  *   links.c       one peer's session and its pump
+ *   channel.c     its relay by UDP
  *   device.c      its TUN device                  status.c      what people see of it
  *   udp.c         sockets, who gets a datagram    gather.c      our addresses, STUN
  *   control.c     the control socket              commands_*.c, enroll.c  what it can do
@@ -212,6 +213,10 @@ void ask_failed(struct link *link, enum session_why why, const struct problem *p
 void ask_send(struct hub_link *h, struct link *link);
 bool ask_trusts_new(struct link *link); /* somebody said in advance that a new key is fine */
 void ask_answered(struct hub_link *h, const struct q2q_event *event);
+
+/* channel.c */
+void channel_ask(struct link *link, const void *route, const char *id);
+void channel_answered(struct hub_link *h, const struct q2q_event *event);
 void ask_error(struct hub_link *h, const struct q2q_event *event);
 /* inbound.c: a call of the server. */
 void hub_call(struct hub_link *h, const struct q2q_event *event);
@@ -234,6 +239,8 @@ int hub_trust(struct hub_link *h);
 /* Sends `inbound` for a session that asked; its answer goes there. */
 void hub_ask(struct link *link, const char *request);
 /* Sends a session's signal or relayed datagrams; route is a hub_link. */
+/* The connection that a session knows as its route; NULL: it is gone, or not ready. */
+struct hub_link *hub_of_route(struct daemon *d, const void *route);
 void hub_signal(struct daemon *d, void *route, const char *id, const void *body, size_t n_bytes,
 		bool relay);
 
@@ -263,6 +270,9 @@ struct link {
 	char asking[OFFER_ID_BYTES + 1];
 	struct hub_link *ask_hub;
 	uint64_t ask_cookie;
+	/* the question for a channel that waits; 0: none */
+	uint64_t channel_cookie;
+	char channel_id[OFFER_ID_BYTES + 1];
 	bool ask_sent;
 	/* What the user has to decide: a key seen, not pinned. */
 	struct crypto_cert *offered_peer;
@@ -298,9 +308,12 @@ void links_sweep(struct daemon *d);
 void links_start_wanted(struct daemon *d);
 struct link *links_by_cid(struct daemon *d, const uint8_t cid[static 8]);
 struct link *links_by_tag(struct daemon *d, const uint8_t tag[static 8]);
+struct link *links_by_channel(struct daemon *d, const uint8_t name[static 8]);
 struct link *links_by_id(struct daemon *d, const char *id);
 /* The attempt failed, as the user shall read it. */
 void links_attempt_failed(struct link *link, enum session_why why, const struct problem *problem);
+/* "direct-udp", "relay-udp", "relay-tcp", or "none". */
+const char *status_path_kind(const struct session_status *s);
 /* The object of `status`. */
 json_t *links_status(struct daemon *d, struct peer *peer);
 /* What stands between a peer and being up, in words. False: it is up. */

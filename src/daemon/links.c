@@ -99,10 +99,7 @@ bool links_problem(struct link *link, struct problem *ret_problem)
 static json_t *state_event(const struct link *link, const struct session_status *status)
 {
 	return json_pack("{s:s,s:s,s:s,s:s}", "peer", link->peer->address.text, "state",
-			 session_state_name(status->state), "path",
-			 !status->has_path ? "none"
-			 : status->relay   ? "relay-tcp"
-					   : "direct-udp",
+			 session_state_name(status->state), "path", status_path_kind(status),
 			 "reason", status->why_text);
 }
 
@@ -152,7 +149,9 @@ static void on_path(struct link *link)
 	session_get_status(link->session, &status);
 	if (status.has_path)
 		log_note("%s: now %s %s", link->peer->address.text,
-			 status.relay ? "through the relay" : "directly to",
+			 status.relay_udp ? "through the relay by UDP"
+			 : status.relay   ? "through the relay"
+					  : "directly to",
 			 status.relay ? "" : endpoint_format(&status.remote, text));
 	control_event(link->daemon, state_event(link, &status));
 	control_link_changed(link->daemon, link);
@@ -196,6 +195,9 @@ static void on_session_event(struct link *link, const struct session_event *even
 		return;
 	case SESSION_EVENT_PATH:
 		on_path(link);
+		return;
+	case SESSION_EVENT_CHANNEL:
+		channel_ask(link, event->channel.route, event->channel.id);
 		return;
 	case SESSION_EVENT_PONG:
 		on_pong(link, event);
@@ -560,6 +562,16 @@ struct link *links_by_tag(struct daemon *d, const uint8_t tag[static 8])
 
 	LIST_FOREACH (link, &d->links, entry)
 		if (session_has_tag(link->session, tag))
+			return link;
+	return NULL;
+}
+
+struct link *links_by_channel(struct daemon *d, const uint8_t name[static 8])
+{
+	struct link *link;
+
+	LIST_FOREACH (link, &d->links, entry)
+		if (session_has_channel(link->session, name))
 			return link;
 	return NULL;
 }

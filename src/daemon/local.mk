@@ -4,6 +4,7 @@ src_daemon_libdaemon_la_SOURCES = \
 	src/daemon/daemon.h \
 	src/daemon/internal.h \
 	src/daemon/ask.c \
+	src/daemon/channel.c \
 	src/daemon/commands_identity.c \
 	src/daemon/commands_links.c \
 	src/daemon/commands_trust.c \

@@ -3,6 +3,15 @@
  */
 #include "daemon/internal.h"
 
+const char *status_path_kind(const struct session_status *s)
+{
+	if (!s->has_path)
+		return "none";
+	if (!s->relay)
+		return "direct-udp";
+	return s->relay_udp ? "relay-udp" : "relay-tcp";
+}
+
 static json_t *status_path(struct daemon *d, const struct session_status *s)
 {
 	struct endpoint from;
@@ -10,13 +19,13 @@ static json_t *status_path(struct daemon *d, const struct session_status *s)
 
 	if (s->state != SESSION_UP || !s->has_path)
 		return json_null();
-	if (!s->relay) {
+	if (!s->relay || s->relay_udp) {
 		from = udp_local_for(d, s->socket, &s->remote);
 		endpoint_format(&from, local);
 		endpoint_format(&s->remote, remote);
 	}
-	return json_pack("{s:s,s:s,s:s,s:I,s:i,s:b}", "kind", s->relay ? "relay-tcp" : "direct-udp",
-			 "local", local, "remote", remote, "rtt_us", (json_int_t)s->rtt_us, "mtu",
+	return json_pack("{s:s,s:s,s:s,s:I,s:i,s:b}", "kind", status_path_kind(s), "local", local,
+			 "remote", remote, "rtt_us", (json_int_t)s->rtt_us, "mtu",
 			 (int)s->mtu_bytes, "same_lan", s->same_lan);
 }
 

@@ -1,6 +1,6 @@
 /*
  * UDP: one main socket for all peers, fresh ones for one peer each. A datagram
- * is given to whom its first bytes name: STUN, a nat agent, an association.
+ * is given to whom its first bytes name: STUN, a channel, a nat agent, an association.
  */
 #include "daemon/internal.h"
 
@@ -11,18 +11,26 @@ enum { SHORTEST_DATAGRAM = 20 };
 
 /* ---- in ---- */
 
-static struct link *find_link(struct daemon *d, const uint8_t *data)
+static bool is_channel(const uint8_t *data, size_t n_bytes)
 {
-	/* 0x80..0xbf: a probe; else what ptcp_is_packet() took. */
-	return (data[0] & 0xc0) == 0x80 ? links_by_tag(d, data + 1)
-					: links_by_cid(d, ptcp_packet_cid(data));
+	return q2q_channel_kind(data, n_bytes) != Q2Q_CHANNEL_NONE;
+}
+
+/* Bytes 1..8 name whose it is, whatever it is. */
+static struct link *find_link(struct daemon *d, const uint8_t *data, size_t n_bytes)
+{
+	if ((data[0] & 0xc0) == 0x80)
+		return links_by_tag(d, data + 1);
+	if (ptcp_is_packet(data, n_bytes))
+		return links_by_cid(d, ptcp_packet_cid(data));
+	return is_channel(data, n_bytes) ? links_by_channel(d, data + 1) : NULL;
 }
 
 static void input(struct udp_socket *s, struct net_udp_packet *packet, uint8_t *data,
 		  size_t n_bytes, uint64_t now_us)
 {
 	struct daemon *d = s->daemon;
-	struct link *link;
+	struct link *link = NULL;
 
 	if (n_bytes < SHORTEST_DATAGRAM) {
 		d->udp.n_strange++;
@@ -33,13 +41,16 @@ static void input(struct udp_socket *s, struct net_udp_packet *packet, uint8_t *
 			d->udp.n_strange++;
 		return;
 	}
-	link = (data[0] & 0xc0) == 0x80 || ptcp_is_packet(data, n_bytes) ? find_link(d, data)
-									 : NULL;
+	link = find_link(d, data, n_bytes);
 	if (!link) {
 		d->udp.n_strange++;
 		return;
 	}
-	session_input(link->session, s->number, &packet->from, data, n_bytes, packet->ecn, now_us);
+	if (is_channel(data, n_bytes))
+		session_channel_input(link->session, &packet->from, data, n_bytes, now_us);
+	else
+		session_input(link->session, s->number, &packet->from, data, n_bytes, packet->ecn,
+			      now_us);
 	links_pump(link);
 }
 

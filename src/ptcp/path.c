@@ -401,7 +401,7 @@ void path_write_control(struct ptcp_assoc *a, struct path *p, struct build *b)
 
 static bool usable(const struct ptcp_assoc *a, const struct path *p)
 {
-	return p->state == PTCP_PATH_UP && (p->kind != PTCP_PATH_RELAY || a->relay_allowed);
+	return p->state == PTCP_PATH_UP && (p->kind == PTCP_PATH_DIRECT || a->relay_allowed);
 }
 
 /* The peer left `old` for `p`: nothing came on the old one since it began on the new one. */

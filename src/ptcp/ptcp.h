@@ -89,7 +89,13 @@ enum ptcp_close_code {
 };
 const char *ptcp_close_code_name(uint64_t code);
 
-enum ptcp_path_kind { PTCP_PATH_DIRECT, PTCP_PATH_RELAY, PTCP_PATH_KIND_COUNT };
+/* In order of preference. */
+enum ptcp_path_kind {
+	PTCP_PATH_DIRECT,
+	PTCP_PATH_RELAY,        /* a relay of datagrams */
+	PTCP_PATH_RELAY_STREAM, /* through a byte stream: it never loses, and it queues */
+	PTCP_PATH_KIND_COUNT,
+};
 
 /*
  *   NEW --challenge answered--> UP --silence--> DOWN --challenge answered--> UP
@@ -153,7 +159,7 @@ int ptcp_assoc_update_keys(struct ptcp_assoc *a);
 /*
  * Adds a path, or fixes kind and MTU of one that came up by itself. mtu_bytes: the largest UDP
  * payload worth probing for, PTCP_MTU_MIN to PTCP_MTU_MAX; the path starts at PTCP_MTU_MIN.
- * Direct paths are preferred to relay paths, then those with clearly lower RTT.
+ * Kinds are preferred in their order, then paths with clearly lower RTT.
  * 0; -ENOBUFS: PTCP_PATHS_MAX reached; -EINVAL.
  */
 int ptcp_path_add(struct ptcp_assoc *a, uint32_t path_id, enum ptcp_path_kind kind,

@@ -93,6 +93,13 @@ static const struct field relay_call[] = {
 static const struct field gone_call[] = {
 	{ "id", FIELD_BYTES, CALL(gone.id), Q2Q_ID_MAX_BYTES }, END
 };
+static const struct field channel_call[] = {
+	{ "id", FIELD_BYTES, CALL(channel.id), Q2Q_ID_MAX_BYTES }, END
+};
+static const struct field channel_answer[] = {
+	{ "channel", FIELD_BYTES, ANSWER(channel.name), Q2Q_CHANNEL_BYTES },
+	{ "key",     FIELD_BYTES, ANSWER(channel.key), Q2Q_CHANNEL_KEY_BYTES }, END
+};
 static const struct field retrieve_call[] = {
 	{ "identifier", FIELD_BYTES, CALL(retrieve.identifier), Q2Q_ID_MAX_BYTES }, END
 };
@@ -136,6 +143,8 @@ static const struct command commands[] = {
 	[Q2Q_SIGNAL] = { "q2q-tun-signal", PORT_CONTROL, BOTH, true, 0, 0, signal_call, NULL },
 	[Q2Q_RELAY] = { "q2q-tun-relay", PORT_CONTROL, BOTH, true, 0, 0, relay_call, NULL },
 	[Q2Q_GONE] = { "q2q-tun-gone", PORT_CONTROL, BOTH, true, 0, 0, gone_call, NULL },
+	[Q2Q_CHANNEL] = { "q2q-tun-channel", PORT_CONTROL, CLIENT, false, E(NOT_FOUND), 0,
+			  channel_call, channel_answer },
 	[Q2Q_RETRIEVE_CONNECTION] = { "Retrieve-Connection", PORT_RETRIEVE, BOTH, false,
 				      E(NO_SUCH_CONNECTION), E(NO_SUCH_CONNECTION),
 				      retrieve_call, NULL },

@@ -32,6 +32,8 @@ enum {
 	Q2Q_PASSWORD_MAX_BYTES = 1024,
 	Q2Q_SIGNAL_MAX_BYTES = 20 * 1024, /* body of q2q-tun-signal; an offer */
 	Q2Q_RELAY_MAX_BYTES = 60000,      /* body of q2q-tun-relay */
+	Q2Q_CHANNEL_BYTES = 8,            /* name of a channel */
+	Q2Q_CHANNEL_KEY_BYTES = 32,
 	Q2Q_FAILURE_TEXT_BYTES = 256,
 	Q2Q_CODE_TEXT_BYTES = 32,
 };
@@ -114,9 +116,10 @@ enum q2q_command {
 	Q2Q_CHOKE,
 	Q2Q_UNCHOKE,
 	Q2Q_OUTBOUND,
-	Q2Q_SIGNAL, /* q2q-tun-signal, our own like the two that follow */
+	Q2Q_SIGNAL, /* q2q-tun-signal, our own like the three that follow */
 	Q2Q_RELAY,
 	Q2Q_GONE,
+	Q2Q_CHANNEL,
 	Q2Q_RETRIEVE_CONNECTION, /* these three on a stream of its own */
 	Q2Q_WHO_AM_I,
 	Q2Q_START_TLS,
@@ -180,6 +183,9 @@ struct q2q_call {
 			struct amp_value id;
 		} gone;
 		struct {
+			struct amp_value id; /* of the rendezvous */
+		} channel;
+		struct {
 			struct amp_value identifier;
 		} retrieve;
 		struct {
@@ -220,6 +226,9 @@ struct q2q_answer {
 		struct {
 			struct q2q_host_port address;
 		} who_am_i;
+		struct {
+			struct amp_value name, key; /* Q2Q_CHANNEL_BYTES, Q2Q_CHANNEL_KEY_BYTES */
+		} channel;
 	};
 };
 
@@ -495,6 +504,39 @@ int q2q_conn_virtual_close(struct q2q_conn *conn, int64_t id, uint64_t now_us);
 int q2q_conn_add_user(struct q2q_conn *conn, const struct amp_value *identifier,
 		      const struct q2q_call *add_user, uint64_t cookie,
 		      uint64_t now_us) WARN_UNUSED;
+
+/* ---- channels: the relay over UDP; doc/q2q-extensions.md, section 4 ---------------------------- */
+
+/*
+ * Datagrams between one end of a rendezvous and the server, on the number of the control port:
+ *
+ *   BIND   0x20 | channel[8] | counter u64 | mac[16]   end to server: this is where I am
+ *   BOUND  0x21 | channel[8] | counter u64 | mac[16]   the answer
+ *   DATA   0x22 | channel[8] | a PTCP packet           in both directions
+ *
+ * mac: the first half of HMAC-SHA256 with the channel's key over what precedes it.
+ */
+enum q2q_channel_kind {
+	Q2Q_CHANNEL_NONE, /* something else */
+	Q2Q_CHANNEL_BIND = 0x20,
+	Q2Q_CHANNEL_BOUND = 0x21,
+	Q2Q_CHANNEL_DATA = 0x22,
+};
+enum {
+	Q2Q_CHANNEL_HEADER_BYTES = 1 + Q2Q_CHANNEL_BYTES,
+	Q2Q_CHANNEL_BIND_BYTES = Q2Q_CHANNEL_HEADER_BYTES + 8 + 16,
+};
+/* By the first byte and the length. Its channel's name follows the first byte. */
+enum q2q_channel_kind q2q_channel_kind(const void *data, size_t n_bytes);
+void q2q_channel_header(enum q2q_channel_kind kind, const uint8_t name[static Q2Q_CHANNEL_BYTES],
+			uint8_t out[static Q2Q_CHANNEL_HEADER_BYTES]);
+/* A BIND or BOUND. 0, or the fault of the MAC. */
+int q2q_channel_seal(enum q2q_channel_kind kind, const uint8_t name[static Q2Q_CHANNEL_BYTES],
+		     const uint8_t key[static Q2Q_CHANNEL_KEY_BYTES], uint64_t counter,
+		     uint8_t out[static Q2Q_CHANNEL_BIND_BYTES]);
+/* Reads one of Q2Q_CHANNEL_BIND_BYTES. 0, -EBADMSG: not of this key. */
+int q2q_channel_open(const uint8_t data[static Q2Q_CHANNEL_BIND_BYTES],
+		     const uint8_t key[static Q2Q_CHANNEL_KEY_BYTES], uint64_t *ret_counter);
 
 /* ---- classic PTCP: what stock clients need on the server's UDP port -----------------------------
  */

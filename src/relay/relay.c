@@ -1,84 +1,7 @@
-/*
- * The tables behind relay.h. Four kinds of object:
- *
- *   account     one proved address; the token buckets live here
- *   end         one connection; owns its listens and its sides of rendezvous
- *   presence    one (address, protocol) pair with its listens in order
- *   rendezvous  one id with two sides; a side hangs in the list of its end,
- *               most recently used first, so that the last one makes room
- *
- * A rendezvous that lost a side stays, out of the id table, in the list `gone`
- * until the server pulled it: telling needs no memory that is not there already.
- */
-#include "relay/relay.h"
+/* Accounts, presence and rendezvous. */
+#include "relay/internal.h"
 
-#define HASH_NONFATAL_OOM 1
-#include <uthash.h>
-
-struct bucket {
-	uint64_t level; /* in 1/1000000 of a unit */
-	uint64_t updated_us;
-};
-
-struct account {
-	UT_hash_handle hh;
-	unsigned n_ends;
-	struct bucket bytes, signals;
-	char address[];
-};
-
-struct presence;
-
-struct listen {
-	TAILQ_ENTRY(listen) of_presence;
-	LIST_ENTRY(listen) of_end;
-	struct presence *presence;
-	struct relay_end *end;
-};
-
-struct presence {
-	UT_hash_handle hh;
-	TAILQ_HEAD(, listen) listens;
-	unsigned n_listens;
-	const char *protocol; /* inside key, behind the NUL of the address */
-	size_t key_bytes;
-	char key[];
-};
-
-struct rendezvous;
-
-struct side {
-	TAILQ_ENTRY(side) of_end;
-	struct relay_end *end; /* NULL: it went, or needs not be told */
-	struct rendezvous *rendezvous;
-};
-
-struct rendezvous {
-	UT_hash_handle hh;
-	struct side side[2];
-	TAILQ_ENTRY(rendezvous) of_gone;
-	bool gone; /* in the list `gone`, not in the table */
-	char id[RELAY_ID_BYTES + 1];
-};
-
-struct relay_end {
-	struct relay *relay;
-	struct account *account;
-	void *user;
-	LIST_HEAD(, listen) listens;
-	TAILQ_HEAD(side_list, side) sides;      /* most recently used first */
-	TAILQ_HEAD(gone_list, side) gone_sides; /* over, and not yet told */
-	unsigned n_listens, n_sides;
-};
-
-struct relay {
-	struct relay_config config;
-	struct account *accounts;
-	struct presence *presences;
-	struct rendezvous *rendezvous;
-	TAILQ_HEAD(, rendezvous) gone;
-	struct relay_stats stats;
-};
+#define SLICE_US (50 * US_PER_MS)
 
 void relay_config_default(struct relay_config *ret_config)
 {
@@ -96,7 +19,7 @@ void relay_config_default(struct relay_config *ret_config)
 	};
 }
 
-static unsigned hash_of(const struct relay *r, const void *key, size_t key_bytes)
+unsigned relay_hash(const struct relay *r, const void *key, size_t key_bytes)
 {
 	return (unsigned)hash_bytes(&r->config.seed, key, key_bytes);
 }
@@ -135,7 +58,7 @@ static bool bucket_take(struct bucket *b, uint64_t n, uint64_t rate, uint64_t bu
 static struct account *account_get(struct relay *r, const char *address, uint64_t now_us)
 {
 	const size_t n_bytes = strlen(address);
-	const unsigned hash = hash_of(r, address, n_bytes);
+	const unsigned hash = relay_hash(r, address, n_bytes);
 	struct account *a;
 
 	HASH_FIND_BYHASHVALUE(hh, r->accounts, address, n_bytes, hash, a);
@@ -175,6 +98,7 @@ static void side_detach(struct side *s)
 {
 	if (!s->end)
 		return;
+	relay_channel_drop(s->end->relay, s);
 	if (s->rendezvous->gone) {
 		TAILQ_REMOVE(&s->end->gone_sides, s, of_end);
 	} else {
@@ -192,7 +116,7 @@ static void side_attach(struct side *s, struct rendezvous *v, struct relay_end *
 	end->n_sides++;
 }
 
-static void side_touch(struct side *s)
+void relay_side_touch(struct side *s)
 {
 	TAILQ_REMOVE(&s->end->sides, s, of_end);
 	TAILQ_INSERT_HEAD(&s->end->sides, s, of_end);
@@ -203,6 +127,7 @@ static void side_retire(struct side *s)
 {
 	if (!s->end)
 		return;
+	relay_channel_drop(s->end->relay, s);
 	TAILQ_REMOVE(&s->end->sides, s, of_end);
 	s->end->n_sides--;
 	TAILQ_INSERT_TAIL(&s->end->gone_sides, s, of_end);
@@ -254,8 +179,20 @@ static struct rendezvous *rendezvous_find(const struct relay *r, const char *id,
 
 	if (!id_valid(id, id_bytes))
 		return NULL;
-	HASH_FIND_BYHASHVALUE(hh, r->rendezvous, id, id_bytes, hash_of(r, id, id_bytes), v);
+	HASH_FIND_BYHASHVALUE(hh, r->rendezvous, id, id_bytes, relay_hash(r, id, id_bytes), v);
 	return v;
+}
+
+struct side *relay_side_find(struct relay_end *end, const char *id, size_t id_bytes)
+{
+	struct rendezvous *v = rendezvous_find(end->relay, id, id_bytes);
+
+	return v ? rendezvous_side(v, end) : NULL;
+}
+
+struct side *relay_side_other(struct side *s)
+{
+	return s == &s->rendezvous->side[0] ? &s->rendezvous->side[1] : &s->rendezvous->side[0];
 }
 
 static void make_room(struct relay_end *end)
@@ -287,7 +224,7 @@ int relay_rendezvous_add(struct relay_end *requester, struct relay_end *listener
 		return -ENOMEM;
 	memcpy(v->id, id, id_bytes);
 	HASH_ADD_KEYPTR_BYHASHVALUE(hh, r->rendezvous, v->id, RELAY_ID_BYTES,
-				    hash_of(r, id, id_bytes), v);
+				    relay_hash(r, id, id_bytes), v);
 	if (!v->hh.tbl) {
 		free(v);
 		return -ENOMEM;
@@ -303,31 +240,29 @@ int relay_rendezvous_add(struct relay_end *requester, struct relay_end *listener
 
 int relay_route(struct relay_end *from, const char *id, size_t id_bytes, struct relay_end **ret_to)
 {
-	struct rendezvous *v = rendezvous_find(from->relay, id, id_bytes);
-	struct side *own = v ? rendezvous_side(v, from) : NULL;
+	struct side *own = relay_side_find(from, id, id_bytes);
 	struct side *other;
 
 	if (!own) {
 		from->relay->stats.n_unknown++;
 		return RELAY_UNKNOWN;
 	}
-	other = own == &v->side[0] ? &v->side[1] : &v->side[0];
-	side_touch(own);
-	side_touch(other);
+	other = relay_side_other(own);
+	relay_side_touch(own);
+	relay_side_touch(other);
 	*ret_to = other->end;
 	return 0;
 }
 
 int relay_rendezvous_close(struct relay_end *from, const char *id, size_t id_bytes)
 {
-	struct rendezvous *v = rendezvous_find(from->relay, id, id_bytes);
-	struct side *own = v ? rendezvous_side(v, from) : NULL;
+	struct side *own = relay_side_find(from, id, id_bytes);
 
 	if (!own) {
 		from->relay->stats.n_unknown++;
 		return RELAY_UNKNOWN;
 	}
-	rendezvous_end(from->relay, v, own);
+	rendezvous_end(from->relay, own->rendezvous, own);
 	return 0;
 }
 
@@ -362,6 +297,63 @@ int relay_charge_signal(struct relay_end *end, uint64_t now_us)
 	return 0;
 }
 
+/* A new slice begins when the last one is over. */
+static void turn_slice(struct relay *r, uint64_t now_us)
+{
+	if (now_us - r->slice.start_us < SLICE_US && r->slice.number > 0)
+		return;
+	r->slice.n_accounts_before =
+		now_us - r->slice.start_us < 2 * SLICE_US ? r->slice.n_accounts : 0;
+	r->slice.number++;
+	r->slice.start_us = now_us;
+	r->slice.bytes = 0;
+	r->slice.n_accounts = 0;
+}
+
+/*
+ * Whether the server as a whole has room for this account. Who sent less than an equal share
+ * always has; what the others leave is there for everybody, as time passes.
+ */
+static bool has_share(const struct relay *r, const struct account *a, bool congested,
+		      uint64_t now_us)
+{
+	const unsigned n = (unsigned)max_u64(r->slice.n_accounts, r->slice.n_accounts_before);
+	const uint64_t total = r->config.total_bytes_per_s;
+
+	if (congested && a->slice_bytes > r->slice.bytes / max_u64(n, 1))
+		return false;
+	if (total == 0)
+		return true;
+	/* A batch may be larger than a share, so the one that passes the limit still goes. */
+	return a->slice_bytes < total * SLICE_US / US_PER_S / max_u64(n, 1) ||
+	       r->slice.bytes < total * (now_us - r->slice.start_us) / US_PER_S;
+}
+
+int relay_charge(struct relay *r, struct account *a, size_t n_bytes, bool congested,
+		 uint64_t now_us)
+{
+	turn_slice(r, now_us);
+	if (a->slice != r->slice.number) {
+		a->slice = r->slice.number;
+		a->slice_bytes = 0;
+		r->slice.n_accounts++;
+	}
+	if (!has_share(r, a, congested, now_us)) {
+		r->stats.n_full++;
+		return RELAY_FULL;
+	}
+	if (!bucket_take(&a->bytes, n_bytes, r->config.bytes_per_s, r->config.burst_bytes,
+			 now_us)) {
+		r->stats.n_limited++;
+		return RELAY_LIMITED;
+	}
+	a->slice_bytes += n_bytes;
+	r->slice.bytes += n_bytes;
+	r->stats.n_relayed++;
+	r->stats.relayed_bytes += n_bytes;
+	return 0;
+}
+
 int relay_charge_bytes(struct relay_end *from, size_t n_bytes, size_t queued_bytes, uint64_t now_us)
 {
 	struct relay *r = from->relay;
@@ -371,14 +363,7 @@ int relay_charge_bytes(struct relay_end *from, size_t n_bytes, size_t queued_byt
 		r->stats.n_full++;
 		return RELAY_FULL;
 	}
-	if (!bucket_take(&from->account->bytes, n_bytes, r->config.bytes_per_s,
-			 r->config.burst_bytes, now_us)) {
-		r->stats.n_limited++;
-		return RELAY_LIMITED;
-	}
-	r->stats.n_relayed++;
-	r->stats.relayed_bytes += n_bytes;
-	return 0;
+	return relay_charge(r, from->account, n_bytes, false, now_us);
 }
 
 /* ---- presence ------------------------------------------------------------------ */
@@ -404,7 +389,7 @@ static struct presence *presence_find(const struct relay *r, const char *key, si
 {
 	struct presence *p;
 
-	HASH_FIND_BYHASHVALUE(hh, r->presences, key, key_bytes, hash_of(r, key, key_bytes), p);
+	HASH_FIND_BYHASHVALUE(hh, r->presences, key, key_bytes, relay_hash(r, key, key_bytes), p);
 	return p;
 }
 
@@ -418,8 +403,8 @@ static struct presence *presence_new(struct relay *r, const char *key, size_t ke
 	p->key_bytes = key_bytes;
 	p->protocol = p->key + strlen(p->key) + 1;
 	TAILQ_INIT(&p->listens);
-	HASH_ADD_KEYPTR_BYHASHVALUE(hh, r->presences, p->key, key_bytes, hash_of(r, key, key_bytes),
-				    p);
+	HASH_ADD_KEYPTR_BYHASHVALUE(hh, r->presences, p->key, key_bytes,
+				    relay_hash(r, key, key_bytes), p);
 	if (!p->hh.tbl) {
 		free(p);
 		return NULL;

@@ -40,7 +40,8 @@ struct relay_config {
 	unsigned rendezvous_per_end_max; /* past it the one least used makes room */
 	uint64_t bytes_per_s;            /* relayed for one account */
 	uint64_t burst_bytes;
-	unsigned signals_per_s; /* signals and inbounds of one account */
+	uint64_t total_bytes_per_s; /* for all accounts together; 0: as much as the line takes */
+	unsigned signals_per_s;     /* signals and inbounds of one account */
 	unsigned signals_burst;
 	size_t queue_max_bytes; /* waiting at one receiver before relayed data is dropped */
 };
@@ -49,10 +50,11 @@ struct relay_config {
 void relay_config_default(struct relay_config *ret_config);
 
 struct relay_stats {
-	unsigned n_ends, n_listens, n_accounts, n_rendezvous;
+	unsigned n_ends, n_listens, n_accounts, n_rendezvous, n_channels;
 	uint64_t n_rendezvous_made;
 	uint64_t relayed_bytes, n_relayed, n_signals;
 	uint64_t n_unknown, n_limited, n_full, n_evicted;
+	uint64_t channel_bytes, n_channel_bad, n_channel_unbound;
 };
 
 struct relay;
@@ -117,6 +119,39 @@ int relay_charge_bytes(struct relay_end *from, size_t n_bytes, size_t queued_byt
 
 /* One end is done with a rendezvous. The other one comes out of relay_next_gone(). */
 int relay_rendezvous_close(struct relay_end *from, const char *id, size_t id_bytes);
+
+/* ---- channels: a rendezvous by UDP (q2q.h has the datagrams)
+ * -------------------------------------
+ */
+
+/* Where an end was heard, and the socket that it came to, which is the server's business. */
+struct relay_place {
+	struct endpoint remote;
+	struct ip_address local;
+	void *socket;
+};
+
+/*
+ * Gives this end's side of a rendezvous a channel by this name and key, which are fresh random
+ * bytes; one that it had before is over. 0, RELAY_UNKNOWN, RELAY_TAKEN, -ENOMEM.
+ */
+int relay_channel_new(struct relay_end *end, const char *id, size_t id_bytes, const uint8_t *name,
+		      const uint8_t *key);
+bool relay_channel_known(const struct relay *r, const uint8_t *name);
+/*
+ * A BIND from there: from now on the end is there. 0 with the answer to send back; RELAY_UNKNOWN:
+ * no such channel; -EBADMSG: forged, or older than one that came before. Both are counted.
+ */
+int relay_channel_bind(struct relay *r, const uint8_t *bind, const struct relay_place *from,
+		       uint64_t now_us, uint8_t *ret_bound);
+/*
+ * DATA of n_bytes for the other side: where it goes, and the name that it carries there. The
+ * datagram must come from where the end is. `congested`: the socket is full, so whoever sends more
+ * than others has to wait. 0; RELAY_UNKNOWN; RELAY_FULL; RELAY_LIMITED. All are counted.
+ */
+int relay_channel_route(struct relay *r, const uint8_t *name, const struct endpoint *from,
+			size_t n_bytes, bool congested, uint64_t now_us, const uint8_t **ret_name,
+			const struct relay_place **ret_to);
 
 /* The next end to be told that its rendezvous `id` is over. False: none left. */
 bool relay_next_gone(struct relay *r, struct relay_end **ret_end, char ret_id[RELAY_ID_BYTES + 1]);

@@ -60,7 +60,7 @@ static json_t *counters(const struct server *s)
 	relay_stats(s->relay, &relay);
 	return json_pack(
 		"{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
-		"s:I, s:I}",
+		"s:I, s:I, s:I, s:I, s:I}",
 		"accepted", COUNT(n->accepted), "refused_full", COUNT(n->refused_full),
 		"refused_address", COUNT(n->refused_address), "certificates_signed",
 		COUNT(n->signed_certificates), "wrong_passwords", COUNT(n->wrong_passwords),
@@ -71,7 +71,9 @@ static json_t *counters(const struct server *s)
 		"domain_failures", COUNT(n->fetch_failures), "domain_key_changes",
 		COUNT(n->key_changes), "stun_requests", COUNT(n->stun_requests),
 		"relay_dropped_full", COUNT(relay.n_full), "relay_unknown", COUNT(relay.n_unknown),
-		"rendezvous_evicted", COUNT(relay.n_evicted), "signals", COUNT(relay.n_signals));
+		"rendezvous_evicted", COUNT(relay.n_evicted), "signals", COUNT(relay.n_signals),
+		"relayed_udp_bytes", COUNT(relay.channel_bytes), "channel_bad",
+		COUNT(relay.n_channel_bad), "channel_unbound", COUNT(relay.n_channel_unbound));
 }
 
 static unsigned count_authorized(const struct server *s)
@@ -96,7 +98,7 @@ static json_t *status(struct server *s)
 	if (store_user_count(s->domain.store, &n_users) != 0)
 		n_users = 0;
 	return json_pack("{s:i, s:b, s:s, s:s, s:s, s:s, s:s?, s:o, s:I, s:I, s:i, s:i, s:i, s:o, "
-			 "s:I, s:I, s:i, s:I, s:o}",
+			 "s:I, s:I, s:i, s:I, s:i, s:o}",
 			 "v", 1, "running", 1, "domain", s->domain.name, "fingerprint",
 			 s->domain.fingerprint, "version", PACKAGE_VERSION, "registration",
 			 registration_name((enum registration)s->options->registration),
@@ -106,8 +108,8 @@ static json_t *status(struct server *s)
 			 (int)count_authorized(s), "n_online", (int)online.n, "online", online.list,
 			 "relayed_bytes", COUNT(relay.relayed_bytes), "relayed_messages",
 			 COUNT(relay.n_relayed), "rendezvous", (int)relay.n_rendezvous,
-			 "rendezvous_total", COUNT(relay.n_rendezvous_made), "counters",
-			 counters(s));
+			 "rendezvous_total", COUNT(relay.n_rendezvous_made),
+			 "channels", (int)relay.n_channels, "counters", counters(s));
 }
 
 /* ---- requests -------------------------------------------------------------------------------- */

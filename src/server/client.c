@@ -417,6 +417,26 @@ static void do_gone(struct client *c, uint64_t ask, const struct q2q_call *call)
 		clients_tell_gone(c->server);
 }
 
+/* A way by UDP for one end of a rendezvous: the name and the key of its datagrams. */
+static void do_channel(struct client *c, uint64_t ask, const struct q2q_call *call)
+{
+	const struct amp_value *id = &call->channel.id;
+	const uint64_t now_us = server_now_us(c->server);
+	struct q2q_answer answer = { .command = Q2Q_CHANNEL };
+	uint8_t name[Q2Q_CHANNEL_BYTES], key[Q2Q_CHANNEL_KEY_BYTES];
+
+	if (!c->end || relay_charge_signal(c->end, now_us) != 0 ||
+	    crypto_random(name, sizeof(name)) != 0 || crypto_random(key, sizeof(key)) != 0 ||
+	    relay_channel_new(c->end, (const char *)id->data, id->n_bytes, name, key) != 0) {
+		fail(c, ask, Q2Q_ERROR_NOT_FOUND, "no such rendezvous, or too many questions");
+		return;
+	}
+	answer.channel.name = amp_value(name, sizeof(name));
+	answer.channel.key = amp_value(key, sizeof(key));
+	q2q_conn_answer(c->conn, ask, &answer, now_us);
+	secret_wipe(key, sizeof(key));
+}
+
 static void do_nothing(struct client *c, uint64_t ask, const struct q2q_call *call)
 {
 	(void)call;
@@ -428,17 +448,12 @@ typedef void command_fn(struct client *c, uint64_t ask, const struct q2q_call *c
 
 /* An empty cell: not for a server, or the connection's own business. */
 static command_fn *const commands[Q2Q_COMMAND_COUNT] = {
-	[Q2Q_SOURCE_IP] = do_source_ip,
-	[Q2Q_IDENTIFY] = do_identify,
-	[Q2Q_SECURE] = do_secure,
-	[Q2Q_SIGN] = account_sign,
-	[Q2Q_LISTEN] = do_listen,
-	[Q2Q_INBOUND] = inquiry_inbound,
-	[Q2Q_BIND_UDP] = inquiry_bind_udp,
-	[Q2Q_SIGNAL] = do_signal,
-	[Q2Q_RELAY] = do_signal,
-	[Q2Q_GONE] = do_gone,
-	[Q2Q_RETRIEVE_CONNECTION] = do_retrieve,
+	[Q2Q_SOURCE_IP] = do_source_ip,    [Q2Q_IDENTIFY] = do_identify,
+	[Q2Q_SECURE] = do_secure,          [Q2Q_SIGN] = account_sign,
+	[Q2Q_LISTEN] = do_listen,          [Q2Q_INBOUND] = inquiry_inbound,
+	[Q2Q_BIND_UDP] = inquiry_bind_udp, [Q2Q_SIGNAL] = do_signal,
+	[Q2Q_RELAY] = do_signal,           [Q2Q_GONE] = do_gone,
+	[Q2Q_CHANNEL] = do_channel,        [Q2Q_RETRIEVE_CONNECTION] = do_retrieve,
 	[Q2Q_ADD_USER] = account_add_user,
 };
 

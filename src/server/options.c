@@ -65,6 +65,8 @@ static const struct conf_key keys[] = {
 	  FIELD(connections_per_address_max), 1, 1000000 },
 	{ "limits", "relay-bytes-per-second", CONF_UINT,
 	  FIELD(relay_bytes_per_s), 1000, UINT64_C(1) << 40 },
+	{ "limits", "relay-total-bytes-per-second", CONF_UINT,
+	  FIELD(relay_total_bytes_per_s), 0, UINT64_C(1) << 40 },
 	{ "domain *", "server",            CONF_CALL,   0, .set = set_domain_server },
 	{ "limits", "idle-timeout",        CONF_UINT,   FIELD(idle_timeout_s), 30, 86400 },
 };

@@ -46,7 +46,8 @@ struct server_options {
 	uint64_t connections_max, connections_per_address_max;
 	uint64_t password_min_bytes;
 	uint64_t certificate_days;
-	uint64_t relay_bytes_per_s; /* of one account */
+	uint64_t relay_bytes_per_s;       /* of one account */
+	uint64_t relay_total_bytes_per_s; /* of all together; 0: no limit */
 	uint64_t idle_timeout_s; /* a silent client is asked then, and dropped if it stays silent */
 	/* [domain NAME] server = HOST:PORT, where DNS does not say it. */
 	struct {

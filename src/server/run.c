@@ -112,6 +112,7 @@ static int make_relay(struct server *s)
 	config.seed = s->seed;
 	config.ends_max = (unsigned)s->options->connections_max;
 	config.bytes_per_s = s->options->relay_bytes_per_s;
+	config.total_bytes_per_s = s->options->relay_total_bytes_per_s;
 	config.burst_bytes = max_u64(s->options->relay_bytes_per_s, 2 * Q2Q_RELAY_MAX_BYTES);
 	s->relay = relay_new(&config);
 	return s->relay ? 0 : -ENOMEM;

@@ -1,8 +1,8 @@
 /*
- * The UDP port with the number of the control port: STUN binding, and classic
- * PTCP, by which stock clients ask who they are before they listen. The next
- * port answers STUN as well, so that a client can compare what its NAT does
- * towards two ports of one machine. Neither keeps state about who asks.
+ * The UDP port with the number of the control port: STUN binding, the channels
+ * of the relay, and classic PTCP, by which stock clients ask who they are before
+ * they listen. The next port answers STUN as well, so that a client can compare what its NAT does
+ * towards two ports of one machine. Only channels keep state about who asks.
  */
 #include "server/state.h"
 
@@ -44,6 +44,86 @@ static void on_classic_timer(void *user, uint64_t now_us)
 		classic_flush(s, s->classic_udp, NULL, now_us);
 }
 
+/* ---- channels ---- */
+
+static void on_bind(struct server *s, struct net_udp *udp, const struct net_udp_packet *packet,
+		    const uint8_t *data, uint64_t now_us)
+{
+	const struct relay_place from = { .remote = packet->from,
+					  .local = packet->local,
+					  .socket = udp };
+	uint8_t bound[Q2Q_CHANNEL_BIND_BYTES];
+
+	if (relay_channel_bind(s->relay, data, &from, now_us, bound) == 0)
+		reply(udp, packet, &packet->from, bound, sizeof(bound));
+}
+
+/* How many bytes from `at` on are datagrams of one channel: a train of one sender, mostly all. */
+static size_t train_bytes(const struct net_udp_packet *p, size_t at)
+{
+	const uint8_t *first = p->data + at;
+	size_t end = at;
+
+	while (end < p->data_bytes) {
+		const size_t size = min_size(p->segment_bytes, p->data_bytes - end);
+
+		if (size <= Q2Q_CHANNEL_HEADER_BYTES ||
+		    memcmp(p->data + end, first, Q2Q_CHANNEL_HEADER_BYTES) != 0)
+			break;
+		end += size;
+	}
+	return end - at;
+}
+
+/* Passes a train on as one, under the name that it has on the other side. */
+static void on_data(struct server *s, struct net_udp *udp, const struct net_udp_packet *packet,
+		    uint8_t *data, size_t n_bytes, uint64_t now_us)
+{
+	const struct relay_place *to;
+	const uint8_t *name;
+
+	if (relay_channel_route(s->relay, data + 1, &packet->from, n_bytes, net_udp_is_blocked(udp),
+				now_us, &name, &to) != 0)
+		return;
+	for (size_t at = 0; at < n_bytes; at += packet->segment_bytes)
+		q2q_channel_header(Q2Q_CHANNEL_DATA, name, data + at);
+	const struct net_udp_send send = {
+		.to = to->remote,
+		.from = to->local,
+		.data = data,
+		.data_bytes = n_bytes,
+		.segment_bytes = n_bytes > packet->segment_bytes ? packet->segment_bytes : 0,
+	};
+	(void)net_udp_send(to->socket, &send);
+}
+
+/* Datagrams of a channel at `at`: how many bytes were taken; 0: it is something else. */
+static size_t on_channel(struct server *s, struct net_udp *udp, const struct net_udp_packet *packet,
+			 size_t at, uint64_t now_us)
+{
+	const size_t size = min_size(packet->segment_bytes, packet->data_bytes - at);
+	uint8_t *data = packet->data + at;
+	size_t n_bytes;
+
+	if (udp == s->stun_second)
+		return 0;
+	switch (q2q_channel_kind(data, size)) {
+	case Q2Q_CHANNEL_BIND:
+		if (!relay_channel_known(s->relay, data + 1))
+			return 0;
+		on_bind(s, udp, packet, data, now_us);
+		return size;
+	case Q2Q_CHANNEL_DATA:
+		if (!relay_channel_known(s->relay, data + 1))
+			return 0;
+		n_bytes = train_bytes(packet, at);
+		on_data(s, udp, packet, data, n_bytes, now_us);
+		return n_bytes;
+	default:
+		return 0;
+	}
+}
+
 static void on_datagram(struct server *s, struct net_udp *udp, const struct net_udp_packet *packet,
 			const uint8_t *data, size_t n_bytes, uint64_t now_us)
 {
@@ -77,9 +157,13 @@ void udp_on_packets(void *user, struct net_udp *udp, struct net_udp_packet *pack
 	for (size_t i = 0; i < n_packets; i++) {
 		const struct net_udp_packet *p = &packets[i];
 
-		for (size_t at = 0; at < p->data_bytes; at += p->segment_bytes)
-			on_datagram(s, udp, p, p->data + at,
-				    min_size(p->segment_bytes, p->data_bytes - at), now_us);
+		for (size_t at = 0, taken; at < p->data_bytes; at += taken) {
+			taken = on_channel(s, udp, p, at, now_us);
+			if (taken > 0)
+				continue;
+			taken = min_size(p->segment_bytes, p->data_bytes - at);
+			on_datagram(s, udp, p, p->data + at, taken, now_us);
+		}
 	}
 }
 

@@ -154,8 +154,8 @@ static void on_pong(struct session *s, const struct ptcp_event *event)
 
 	out.pong.id = event->pong.id;
 	out.pong.rtt_us = event->pong.rtt_us;
-	out.pong.relay = path && path->relay;
-	if (path && !path->relay) {
+	out.pong.relay = path && path->kind != PTCP_PATH_DIRECT;
+	if (path && path->kind == PTCP_PATH_DIRECT) {
 		out.pong.socket = path->socket;
 		out.pong.remote = path->remote;
 	}
@@ -170,7 +170,7 @@ static void on_path_up(struct session *s, uint32_t id, uint64_t now_us)
 {
 	const struct path *path = session_path_by_id(s, id);
 
-	if (path && !path->relay)
+	if (path && path->kind == PTCP_PATH_DIRECT)
 		ptcp_path_add(s->assoc, id, PTCP_PATH_DIRECT, session_path_mtu(&path->remote),
 			      now_us);
 	session_dispatch(s, INPUT_PATH, NULL, now_us);
@@ -180,7 +180,7 @@ static void on_path_down(struct session *s, uint32_t id, uint64_t now_us)
 {
 	const struct path *path = session_path_by_id(s, id);
 
-	if (path && !path->relay && s->nat)
+	if (path && path->kind == PTCP_PATH_DIRECT && s->nat)
 		nat_agent_path_lost(s->nat, path->socket, &path->remote, now_us);
 }
 
@@ -204,6 +204,7 @@ static void on_ptcp_event(struct session *s, const struct ptcp_event *event, uin
 	case PTCP_EVENT_PATH_SWITCHED:
 		s->active_path_id = event->path.id;
 		session_event_push(s, &out);
+		session_channel_check(s, now_us);
 		session_dispatch(s, INPUT_PATH, NULL, now_us);
 		return;
 	case PTCP_EVENT_ALL_PATHS_DOWN:

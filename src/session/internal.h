@@ -4,12 +4,14 @@
  *   states.c      the table of states, retries
  *   association.c the association and what it tells
  *   rendezvous.c  asking, answering, offers, signals
- *   paths.c       path ids, datagrams in and out, the relay
+ *   paths.c       path ids, datagrams in and out, the relay by TLS
+ *   channel.c     the relay by UDP
  *   packets.c     packets of the device
  */
 #ifndef SESSION_INTERNAL_H
 #define SESSION_INTERNAL_H
 
+#include "q2q/q2q.h"
 #include "session/session.h"
 #include "session/keys.h"
 
@@ -18,6 +20,7 @@ enum {
 	PATH_MTU_IPV4 = 1472, /* Ethernet */
 	PATH_MTU_IPV6 = 1452,
 	PATH_MTU_RELAY = 9000, /* TCP below: fewer, larger datagrams */
+	PATH_MTU_CHANNEL = PATH_MTU_IPV4 - Q2Q_CHANNEL_HEADER_BYTES,
 	CONTEXT_BYTES_MAX = 16 + 2 * (VIP_ADDRESS_BYTES_MAX + 2) + OFFER_ID_BYTES + 8,
 };
 
@@ -48,10 +51,27 @@ struct rendezvous {
 
 struct path {
 	uint32_t id; /* 0: this entry is free */
-	bool relay;
+	enum ptcp_path_kind kind;
 	bool same_lan;
 	uint8_t socket;
 	struct endpoint remote;
+};
+
+/*
+ * The relay by UDP, for the open rendezvous.
+ *
+ *   OFF --no direct path for a while--> ASKED --answer--> BINDING --BOUND--> BOUND
+ *                                                            ^__unanswered__/
+ */
+struct channel {
+	enum { CHANNEL_OFF, CHANNEL_ASKED, CHANNEL_BINDING, CHANNEL_BOUND } state;
+	uint64_t ask_us; /* when it is asked for, unless a direct path is there */
+	uint8_t name[Q2Q_CHANNEL_BYTES], key[Q2Q_CHANNEL_KEY_BYTES];
+	struct endpoint server;
+	uint64_t counter; /* of the last BIND */
+	unsigned n_tries; /* BINDs since the last answer */
+	uint64_t bind_us; /* when the next is due */
+	uint8_t bind[Q2Q_CHANNEL_BIND_BYTES];
 };
 
 struct socket_info {
@@ -114,6 +134,7 @@ struct session {
 
 	struct path paths[PATHS_MAX];
 	uint32_t next_path_id, active_path_id;
+	struct channel channel;
 
 	STAILQ_HEAD(, signal) signals;
 	unsigned n_signals;
@@ -174,11 +195,28 @@ int rendezvous_make_agent(struct session *s, uint64_t now_us);
 struct path *session_path_find(struct session *s, uint8_t socket, const struct endpoint *remote);
 struct path *session_path_by_id(struct session *s, uint32_t id);
 uint16_t session_path_mtu(const struct endpoint *remote);
+struct path *session_path_new(struct session *s);
+struct path *session_path_of_kind(struct session *s, enum ptcp_path_kind kind);
+void session_path_remove(struct session *s, struct path *p, uint64_t now_us);
 void session_path_add_relay(struct session *s, uint64_t now_us);
 void session_path_drop_relay(struct session *s, uint64_t now_us);
 void session_path_valid(struct session *s, const struct nat_event *event, uint64_t now_us);
 void session_path_lost(struct session *s, const struct nat_event *event, uint64_t now_us);
 void session_paths_clear(struct session *s);
 void session_paths_drop_direct(struct session *s, uint64_t now_us);
+
+/* channel.c */
+/* A rendezvous opened: a channel may be asked for. */
+void session_channel_reset(struct session *s, uint64_t now_us);
+void session_channel_clear(struct session *s);
+/* The network changed, or the path in use did. */
+void session_channel_check(struct session *s, uint64_t now_us);
+void session_channel_tick(struct session *s, uint64_t now_us);
+uint64_t session_channel_deadline_us(const struct session *s);
+/* A BIND that is due. */
+bool session_channel_bind(struct session *s, struct session_send *send, uint64_t now_us);
+/* Puts the channel's header in front of each datagram of the batch. */
+void session_channel_wrap(struct session *s, const struct ptcp_batch *batch,
+			  struct session_send *send);
 
 #endif

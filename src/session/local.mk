@@ -4,6 +4,7 @@ src_session_libsession_la_SOURCES = \
 	src/session/session.h \
 	src/session/internal.h \
 	src/session/association.c \
+	src/session/channel.c \
 	src/session/keys.c \
 	src/session/keys.h \
 	src/session/offer.c \

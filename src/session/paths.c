@@ -11,7 +11,8 @@ struct path *session_path_find(struct session *s, uint8_t socket, const struct e
 	for (size_t i = 0; i < PATHS_MAX; i++) {
 		struct path *p = &s->paths[i];
 
-		if (p->id && !p->relay && p->socket == socket && endpoint_equal(&p->remote, remote))
+		if (p->id && p->kind == PTCP_PATH_DIRECT && p->socket == socket &&
+		    endpoint_equal(&p->remote, remote))
 			return p;
 	}
 	return NULL;
@@ -25,10 +26,10 @@ struct path *session_path_by_id(struct session *s, uint32_t id)
 	return NULL;
 }
 
-static struct path *path_relay(struct session *s)
+struct path *session_path_of_kind(struct session *s, enum ptcp_path_kind kind)
 {
 	for (size_t i = 0; i < PATHS_MAX; i++)
-		if (s->paths[i].id && s->paths[i].relay)
+		if (s->paths[i].id && s->paths[i].kind == kind)
 			return &s->paths[i];
 	return NULL;
 }
@@ -44,7 +45,7 @@ static bool ptcp_has_path(const struct session *s, uint32_t id)
 }
 
 /* An entry that is free, or that ptcp has given up. NULL: all are in use. */
-static struct path *path_new(struct session *s)
+struct path *session_path_new(struct session *s)
 {
 	struct path *found = NULL;
 
@@ -64,7 +65,7 @@ void session_paths_clear(struct session *s)
 	memset(s->paths, 0, sizeof(s->paths));
 }
 
-static void path_remove(struct session *s, struct path *p, uint64_t now_us)
+void session_path_remove(struct session *s, struct path *p, uint64_t now_us)
 {
 	if (s->assoc)
 		ptcp_path_remove(s->assoc, p->id, now_us);
@@ -74,8 +75,8 @@ static void path_remove(struct session *s, struct path *p, uint64_t now_us)
 void session_paths_drop_direct(struct session *s, uint64_t now_us)
 {
 	for (size_t i = 0; i < PATHS_MAX; i++)
-		if (s->paths[i].id && !s->paths[i].relay)
-			path_remove(s, &s->paths[i], now_us);
+		if (s->paths[i].id && s->paths[i].kind == PTCP_PATH_DIRECT)
+			session_path_remove(s, &s->paths[i], now_us);
 }
 
 /* ---- the relay ---- */
@@ -85,27 +86,28 @@ void session_path_add_relay(struct session *s, uint64_t now_us)
 	struct path *p;
 
 	session_path_drop_relay(s, now_us);
-	p = path_new(s);
+	p = session_path_new(s);
 	if (!p)
 		return;
-	p->relay = true;
-	if (ptcp_path_add(s->assoc, p->id, PTCP_PATH_RELAY, PATH_MTU_RELAY, now_us))
+	p->kind = PTCP_PATH_RELAY_STREAM;
+	if (ptcp_path_add(s->assoc, p->id, PTCP_PATH_RELAY_STREAM, PATH_MTU_RELAY, now_us))
 		*p = (struct path){ .id = 0 };
 }
 
 void session_path_drop_relay(struct session *s, uint64_t now_us)
 {
-	struct path *p = path_relay(s);
+	struct path *p;
 
-	if (p)
-		path_remove(s, p, now_us);
+	while ((p = session_path_of_kind(s, PTCP_PATH_RELAY_STREAM)) ||
+	       (p = session_path_of_kind(s, PTCP_PATH_RELAY)))
+		session_path_remove(s, p, now_us);
 	s->relay_taken = s->relay_batch.used_bytes = 0;
 }
 
 int session_relay(struct session *s, const char *id, uint8_t *body, size_t n_bytes, uint64_t now_us)
 {
 	struct reader r = reader_over(body, n_bytes);
-	const struct path *p = path_relay(s);
+	const struct path *p = session_path_of_kind(s, PTCP_PATH_RELAY_STREAM);
 	int result = 0;
 
 	if (s->open.phase != RENDEZVOUS_OPEN || strcmp(s->open.id, id))
@@ -129,7 +131,7 @@ int session_relay(struct session *s, const char *id, uint8_t *body, size_t n_byt
 }
 
 /* Frames what is left of the relay batch, as much as fits into one body. */
-static void relay_fill(struct session *s, struct session_send *send)
+static void relay_frame(struct session *s, struct session_send *send)
 {
 	struct writer w = writer_over(s->relay, SESSION_RELAY_BYTES_MAX);
 	const struct ptcp_batch *b = &s->relay_batch;
@@ -152,6 +154,22 @@ static void relay_fill(struct session *s, struct session_send *send)
 	memcpy(send->id, s->open.id, sizeof(send->id));
 }
 
+/* More of the relay batch. False: its path has gone meanwhile. */
+static bool relay_fill(struct session *s, struct session_send *send)
+{
+	const struct path *p = session_path_by_id(s, s->relay_batch.path_id);
+
+	if (!p || s->open.phase != RENDEZVOUS_OPEN) {
+		s->relay_taken = s->relay_batch.used_bytes;
+		return false;
+	}
+	if (p->kind == PTCP_PATH_RELAY)
+		session_channel_wrap(s, &s->relay_batch, send);
+	else
+		relay_frame(s, send);
+	return true;
+}
+
 /* ---- what nat finds ---- */
 
 uint16_t session_path_mtu(const struct endpoint *remote)
@@ -166,7 +184,7 @@ void session_path_valid(struct session *s, const struct nat_event *event, uint64
 	if (!s->assoc || (s->path_mode == SESSION_PATH_LAN && !event->same_lan))
 		return;
 	if (!p) {
-		p = path_new(s);
+		p = session_path_new(s);
 		if (!p)
 			return;
 		p->socket = event->socket;
@@ -183,7 +201,7 @@ void session_path_lost(struct session *s, const struct nat_event *event, uint64_
 	struct path *p = session_path_find(s, event->socket, &event->remote);
 
 	if (p)
-		path_remove(s, p, now_us);
+		session_path_remove(s, p, now_us);
 }
 
 /* ---- datagrams in ---- */
@@ -216,7 +234,7 @@ static int input_unknown(struct session *s, uint8_t socket, const struct endpoin
 	if (s->path_mode == SESSION_PATH_RELAY || s->path_mode == SESSION_PATH_LAN ||
 	    !may_be_path(s, from))
 		return -EPERM;
-	p = path_new(s);
+	p = session_path_new(s);
 	if (!p)
 		return -ENOBUFS;
 	p->socket = socket;
@@ -288,24 +306,20 @@ bool session_output(struct session *s, struct session_send *ret_send, uint64_t n
 	struct ptcp_batch batch = { .data = s->batch, .size_bytes = PTCP_BATCH_BYTES_MAX };
 	const struct path *p;
 
-	if (s->relay_taken < s->relay_batch.used_bytes) {
-		relay_fill(s, ret_send);
+	if (s->relay_taken < s->relay_batch.used_bytes && relay_fill(s, ret_send))
 		return true;
-	}
-	if (output_nat(s, ret_send, now_us))
+	if (output_nat(s, ret_send, now_us) || session_channel_bind(s, ret_send, now_us))
 		return true;
 	while (s->assoc && ptcp_output(s->assoc, &batch, now_us)) {
 		p = session_path_by_id(s, batch.path_id);
-		if (p && !p->relay) {
+		if (p && p->kind == PTCP_PATH_DIRECT) {
 			send_direct(p, &batch, ret_send);
 			return true;
 		}
-		if (p && s->open.phase == RENDEZVOUS_OPEN) {
-			s->relay_batch = batch;
-			s->relay_taken = 0;
-			relay_fill(s, ret_send);
+		s->relay_batch = batch;
+		s->relay_taken = 0;
+		if (relay_fill(s, ret_send))
 			return true;
-		}
 		batch = (struct ptcp_batch){ .data = s->batch, .size_bytes = PTCP_BATCH_BYTES_MAX };
 	}
 	session_pull(s, now_us);
@@ -314,8 +328,12 @@ bool session_output(struct session *s, struct session_send *ret_send, uint64_t n
 
 void session_too_big(struct session *s, const struct session_send *send, uint64_t now_us)
 {
-	if (s->assoc && !send->relay && session_path_by_id(s, send->path_id))
-		ptcp_path_too_big(s->assoc, send->path_id,
-				  send->segment_bytes ? send->segment_bytes : send->n_bytes,
-				  now_us);
+	const struct path *p = send->relay ? NULL : session_path_by_id(s, send->path_id);
+	size_t n_bytes = send->segment_bytes ? send->segment_bytes : send->n_bytes;
+
+	if (!s->assoc || !p)
+		return;
+	if (p->kind == PTCP_PATH_RELAY)
+		n_bytes -= Q2Q_CHANNEL_HEADER_BYTES;
+	ptcp_path_too_big(s->assoc, send->path_id, n_bytes, now_us);
 }

@@ -246,6 +246,7 @@ static int open_pending(struct session *s, bool keep, uint64_t now_us)
 	s->open = s->pending;
 	s->open.phase = RENDEZVOUS_OPEN;
 	s->open.deadline_us = NEVER_US;
+	session_channel_reset(s, now_us);
 	s->pending = (struct rendezvous){ .deadline_us = NEVER_US };
 	/* A moment for a path to come up over this one, before a stalled link asks again. */
 	s->retry_us = now_us + OPEN_GRACE_US;
@@ -262,6 +263,7 @@ static int open_pending(struct session *s, bool keep, uint64_t now_us)
 void rendezvous_close(struct session *s, uint64_t now_us)
 {
 	session_path_drop_relay(s, now_us);
+	session_channel_clear(s);
 	drop_signals(s);
 	rendezvous_clear(&s->open);
 	nat_agent_free(s->nat);
@@ -493,6 +495,7 @@ bool session_has_id(const struct session *s, const char *id)
 static void open_lost(struct session *s, uint64_t delay_us, uint64_t now_us)
 {
 	session_path_drop_relay(s, now_us);
+	session_channel_clear(s);
 	drop_signals(s);
 	rendezvous_clear(&s->open);
 	s->retry_us = now_us + delay_us;

@@ -54,6 +54,7 @@ int session_new(const struct session_config *config, uint64_t now_us, struct ses
 	s->active_path_id = PTCP_PATH_NONE;
 	s->next_path_id = 1;
 	STAILQ_INIT(&s->signals);
+	session_channel_clear(s);
 	s->batch = malloc(PTCP_BATCH_BYTES_MAX);
 	s->relay = malloc(SESSION_RELAY_BYTES_MAX);
 	s->segment = malloc(TUN_PACKET_BYTES);
@@ -76,6 +77,7 @@ void session_free(struct session *s)
 		return;
 	session_drop_association(s);
 	nat_agent_free(s->nat);
+	session_channel_clear(s);
 	rendezvous_clear(&s->open);
 	rendezvous_clear(&s->pending);
 	while ((signal = STAILQ_FIRST(&s->signals))) {
@@ -134,6 +136,7 @@ void session_set_path_mode(struct session *s, enum session_path_mode mode, uint6
 	s->nat = NULL;
 	if (mode == SESSION_PATH_RELAY)
 		session_paths_drop_direct(s, now_us);
+	session_channel_check(s, now_us);
 	if (s->open.phase == RENDEZVOUS_OPEN && !rendezvous_make_agent(s, now_us))
 		rendezvous_trickle(s, now_us);
 	session_pull(s, now_us);
@@ -213,6 +216,7 @@ void session_network_changed(struct session *s, uint64_t now_us)
 				ptcp_path_check(s->assoc, s->paths[i].id, now_us);
 	if (s->nat)
 		nat_agent_restart(s->nat, now_us);
+	session_channel_check(s, now_us);
 	session_wake(s, now_us);
 	session_pull(s, now_us);
 }
@@ -231,6 +235,7 @@ uint64_t session_deadline_us(const struct session *s)
 		due_us = min_u64(due_us, s->pending.deadline_us);
 	if (session_needs_rendezvous(s))
 		due_us = min_u64(due_us, s->retry_us);
+	due_us = min_u64(due_us, session_channel_deadline_us(s));
 	return due_us;
 }
 
@@ -240,6 +245,7 @@ void session_tick(struct session *s, uint64_t now_us)
 		ptcp_tick(s->assoc, now_us);
 	if (s->nat)
 		nat_agent_tick(s->nat, now_us);
+	session_channel_tick(s, now_us);
 	session_pull(s, now_us);
 	if (now_us >= s->close_deadline_us)
 		session_finish_close(s, now_us);
@@ -287,7 +293,8 @@ static void status_path(const struct session *s, struct session_status *out)
 	for (size_t i = 0; i < PATHS_MAX; i++)
 		if (s->paths[i].id && s->paths[i].id == s->active_path_id) {
 			out->has_path = true;
-			out->relay = s->paths[i].relay;
+			out->relay = s->paths[i].kind != PTCP_PATH_DIRECT;
+			out->relay_udp = s->paths[i].kind == PTCP_PATH_RELAY;
 			out->same_lan = s->paths[i].same_lan;
 			out->socket = s->paths[i].socket;
 			out->remote = s->paths[i].remote;

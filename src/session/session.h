@@ -251,6 +251,12 @@ int session_signal(struct session *s, const char *id, const void *body, size_t n
 int session_relay(struct session *s, const char *id, uint8_t *body, size_t n_bytes,
 		  uint64_t now_us);
 int session_gone(struct session *s, const char *id, uint64_t now_us);
+/*
+ * The answer to SESSION_EVENT_CHANNEL: the relay by UDP. name and key as q2q.h has them; `server`
+ * is where the channel's datagrams go. -ENOENT: that rendezvous is over.
+ */
+int session_channel(struct session *s, const char *id, const uint8_t *name, const uint8_t *key,
+		    const struct endpoint *server, uint64_t now_us);
 /* That connection has ended. */
 void session_route_lost(struct session *s, const void *route, uint64_t now_us);
 /* Whether a rendezvous of this id is ours. */
@@ -269,6 +275,11 @@ bool session_next_signal(struct session *s, struct session_signal_out *ret_signa
 /* Whose is it? Bytes 1..8 of a PTCP packet, or of a probe. */
 bool session_has_cid(const struct session *s, const uint8_t cid[static PTCP_CID_BYTES]);
 bool session_has_tag(const struct session *s, const uint8_t tag[static NAT_TAG_BYTES]);
+/* Bytes 1..8 of a channel's datagram (q2q_channel_kind()). */
+bool session_has_channel(const struct session *s, const uint8_t *name);
+/* One of those; decrypted in place. 0, or it was dropped and counted. */
+int session_channel_input(struct session *s, const struct endpoint *from, uint8_t *data,
+			  size_t n_bytes, uint64_t now_us);
 /* One datagram of either kind; decrypted in place. 0, or it was dropped and counted. */
 int session_input(struct session *s, uint8_t socket, const struct endpoint *from, uint8_t *data,
 		  size_t n_bytes, uint8_t ecn, uint64_t now_us);
@@ -322,6 +333,7 @@ enum session_event_type {
 	SESSION_EVENT_TUN_ROOM,      /* read the device again */
 	SESSION_EVENT_WANT_SOCKET,   /* as NAT_EVENT_WANT_FRESH_SOCKET */
 	SESSION_EVENT_SOCKET_UNUSED, /* as NAT_EVENT_SOCKET_UNUSED: socket */
+	SESSION_EVENT_CHANNEL,       /* send `q2q-tun-channel` with channel.id by channel.route */
 	SESSION_EVENT_CONN,          /* conn */
 	SESSION_EVENT_TYPE_COUNT,
 };
@@ -341,6 +353,10 @@ struct session_event {
 			struct endpoint remote;
 		} pong;
 		uint8_t socket;
+		struct {
+			void *route;
+			char id[OFFER_ID_BYTES + 1];
+		} channel;
 		struct ptcp_conn_event conn;
 	};
 };
@@ -362,7 +378,8 @@ struct session_status {
 	bool wanted;
 	bool has_rendezvous; /* signals and relay work */
 	/* the path in use */
-	bool has_path, relay, same_lan;
+	bool has_path, same_lan;
+	bool relay, relay_udp; /* relay_udp: by a channel, not by the server's TLS connection */
 	uint8_t socket;
 	struct endpoint remote;
 	uint64_t rtt_us;

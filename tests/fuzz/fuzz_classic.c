@@ -12,7 +12,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t data_bytes)
 	uint8_t out[Q2Q_CLASSIC_DATAGRAM_MAX_BYTES];
 	struct q2q_classic *classic;
 	struct endpoint to;
-	uint64_t now_us = 1;
+	const uint8_t key[Q2Q_CHANNEL_KEY_BYTES] = { 1 };
+	uint64_t now_us = 1, counter;
 
 	if (q2q_classic_new(&config, &classic) < 0)
 		return 0;
@@ -22,6 +23,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t data_bytes)
 
 		if (!bytes)
 			break;
+		/* The other inhabitant of that port. */
+		if (q2q_channel_kind(bytes, n) == Q2Q_CHANNEL_BIND)
+			(void)!q2q_channel_open(bytes, key, &counter);
 		(void)!q2q_classic_input(classic, &peer, bytes, n, now_us);
 		now_us += n * 1000;
 		q2q_classic_tick(classic, now_us);

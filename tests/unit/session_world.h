@@ -1,12 +1,13 @@
 /*
  * Two sessions back to back in virtual time: a server that passes questions,
- * signals and relayed datagrams, and a network that passes UDP. Each can be
- * switched off. Included by the tests of src/session.
+ * signals and relayed datagrams, by TLS or by UDP, and a network that passes UDP
+ * between the two. Each can be switched off. Included by the tests of src/session.
  */
 #ifndef TESTS_SESSION_WORLD_H
 #define TESTS_SESSION_WORLD_H
 
 #include "unit.h"
+#include "q2q/q2q.h"
 #include "session/session.h"
 
 #include <stdio.h>
@@ -21,6 +22,7 @@ enum item_kind {
 	ITEM_STATUS,
 	ITEM_SIGNAL,
 	ITEM_RELAY,
+	ITEM_CHANNEL,
 	ITEM_UDP,
 };
 
@@ -53,12 +55,21 @@ struct end {
 	uint8_t frame[2048];
 	size_t frame_bytes;
 	uint32_t rng;
+	/* what the server knows of its channel */
+	bool has_channel, bound;
+	uint8_t channel[Q2Q_CHANNEL_BYTES], channel_key[Q2Q_CHANNEL_KEY_BYTES];
+	uint64_t bind_counter;
+	unsigned n_binds;
 };
 
 struct world {
 	struct end end[2];
 	uint64_t now_us;
-	bool udp_works;
+	bool udp_works;        /* between the two */
+	bool server_udp_works; /* to the server */
+	bool gives_channels;
+	struct endpoint server;
+	unsigned n_channel_data;
 	uint64_t udp_delay_us, server_delay_us;
 	int route; /* its address is the route of both */
 	TAILQ_HEAD(, item) items;
@@ -174,7 +185,8 @@ static void world_init(struct world *w)
 	w->now_us = 1000 * US_PER_S;
 	w->udp_delay_us = 10 * MS;
 	w->server_delay_us = 15 * MS;
-	w->udp_works = true;
+	w->udp_works = w->server_udp_works = true;
+	assert_int_equal(endpoint_parse("192.0.2.1:8788", false, &w->server), 0);
 	for (int i = 0; i < 2; i++)
 		snprintf(w->end[i].address, sizeof(w->end[i].address), "%s@a.test",
 			 i ? "bob" : "alice");
@@ -264,6 +276,48 @@ static void deliver_inbound(struct world *w, const struct item *item)
 	memcpy(out->request, item->request, sizeof(out->request));
 }
 
+static void give_channel(struct world *w, const struct item *item)
+{
+	struct end *e = &w->end[item->to];
+
+	e->has_channel = true;
+	e->bound = false;
+	e->bind_counter = 0;
+	memset(e->channel, 0x40 + item->to, sizeof(e->channel));
+	memset(e->channel_key, 0x50 + item->to, sizeof(e->channel_key));
+	session_channel(e->s, item->id, e->channel, e->channel_key, &w->server, w->now_us);
+}
+
+/* UDP to the server, from end `i`. */
+static void server_udp(struct world *w, int i, const struct item *item)
+{
+	struct end *e = &w->end[i], *other = &w->end[!i];
+	uint8_t bound[Q2Q_CHANNEL_BIND_BYTES];
+	uint64_t counter;
+
+	if (!e->has_channel || memcmp(item->data + 1, e->channel, sizeof(e->channel)) != 0)
+		return;
+	if (q2q_channel_kind(item->data, item->n_bytes) == Q2Q_CHANNEL_BIND) {
+		assert_int_equal(q2q_channel_open(item->data, e->channel_key, &counter), 0);
+		assert_true(counter > e->bind_counter);
+		e->bind_counter = counter;
+		e->n_binds++;
+		e->bound = true;
+		assert_int_equal(q2q_channel_seal(Q2Q_CHANNEL_BOUND, e->channel, e->channel_key,
+						  counter, bound),
+				 0);
+		session_channel_input(e->s, &w->server, bound, sizeof(bound), w->now_us);
+		return;
+	}
+	assert_int_equal(q2q_channel_kind(item->data, item->n_bytes), Q2Q_CHANNEL_DATA);
+	assert_in_range(item->n_bytes, 1, 1472);
+	if (!e->bound || !other->bound)
+		return;
+	w->n_channel_data++;
+	q2q_channel_header(Q2Q_CHANNEL_DATA, other->channel, item->data);
+	session_channel_input(other->s, &w->server, item->data, item->n_bytes, w->now_us);
+}
+
 static void deliver(struct world *w, struct item *item)
 {
 	struct end *to = &w->end[item->to];
@@ -293,7 +347,15 @@ static void deliver(struct world *w, struct item *item)
 		if (to->online)
 			session_relay(to->s, item->id, item->data, item->n_bytes, w->now_us);
 		break;
+	case ITEM_CHANNEL:
+		give_channel(w, item);
+		break;
 	case ITEM_UDP:
+		if (endpoint_equal(&item->dst, &w->server)) {
+			if (w->server_udp_works)
+				server_udp(w, !item->to, item);
+			break;
+		}
 		w->n_udp++;
 		if (!endpoint_equal(&item->dst, &to->at))
 			w->n_stray_bytes += item->n_bytes;
@@ -328,6 +390,13 @@ static void pump_events(struct world *w, int i)
 			break;
 		case SESSION_EVENT_PATH:
 			e->n_paths++;
+			break;
+		case SESSION_EVENT_CHANNEL:
+			assert_ptr_equal(event.channel.route, &w->route);
+			if (!w->gives_channels)
+				break;
+			item = item_new(w, ITEM_CHANNEL, i, 2 * w->server_delay_us, NULL, 0);
+			memcpy(item->id, event.channel.id, sizeof(item->id));
 			break;
 		case SESSION_EVENT_PONG:
 			e->n_pongs++;
@@ -448,6 +517,19 @@ static bool is_direct(const struct end *e)
 
 	session_get_status(e->s, &status);
 	return status.state == SESSION_UP && status.has_path && !status.relay;
+}
+
+static bool is_relayed_by_udp(const struct end *e)
+{
+	struct session_status status;
+
+	session_get_status(e->s, &status);
+	return status.state == SESSION_UP && status.has_path && status.relay && status.relay_udp;
+}
+
+static bool both_relayed_by_udp(struct world *w)
+{
+	return is_relayed_by_udp(&w->end[0]) && is_relayed_by_udp(&w->end[1]);
 }
 
 static bool both_direct(struct world *w)

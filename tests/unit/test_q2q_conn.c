@@ -498,7 +498,7 @@ static void stock_certificates_do_as_well(void **state)
 enum judgement {
 	SAME,      /* the same bytes, and the same end */
 	SAME_CODE, /* the same error code and end, other words */
-	OTHERWISE, /* a deviation: doc/q2q-extensions.md, section 6; tested below */
+	OTHERWISE, /* a deviation: doc/q2q-extensions.md, section 7; tested below */
 	ELSEWHERE, /* not about the control connection */
 };
 

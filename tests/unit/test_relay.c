@@ -1,4 +1,5 @@
 #include "unit.h"
+#include "q2q/q2q.h"
 #include "relay/relay.h"
 
 #include <stdio.h>
@@ -364,6 +365,172 @@ static void many_random_steps_agree_with_a_plain_model(void **state)
 	relay_free(r);
 }
 
+/* ---- channels ---- */
+
+#define NAME_A ((const uint8_t *)"aaaaaaaa")
+#define NAME_B ((const uint8_t *)"bbbbbbbb")
+#define KEY_A  ((const uint8_t *)"the key of a, which is 32 bytes.")
+#define KEY_B  ((const uint8_t *)"the key of b, which is 32 bytes.")
+
+static struct relay_place place(const char *text)
+{
+	struct relay_place p = { .socket = NULL };
+
+	assert_int_equal(endpoint_parse(text, false, &p.remote), 0);
+	return p;
+}
+
+static int bind_by(struct relay *r, const uint8_t *name, const uint8_t *key, uint64_t counter,
+		   const char *from, uint64_t now_us)
+{
+	const struct relay_place p = place(from);
+	uint8_t bind[Q2Q_CHANNEL_BIND_BYTES], bound[Q2Q_CHANNEL_BIND_BYTES];
+	uint64_t answered;
+	int rc;
+
+	assert_int_equal(q2q_channel_seal(Q2Q_CHANNEL_BIND, name, key, counter, bind), 0);
+	rc = relay_channel_bind(r, bind, &p, now_us, bound);
+	if (rc == 0) {
+		assert_int_equal(q2q_channel_kind(bound, sizeof(bound)), Q2Q_CHANNEL_BOUND);
+		assert_int_equal(q2q_channel_open(bound, key, &answered), 0);
+		assert_int_equal(answered, counter);
+	}
+	return rc;
+}
+
+/* Where data of that name from there goes; "" if nowhere. */
+static const char *goes_to(struct relay *r, const uint8_t *name, const char *from, uint64_t now_us)
+{
+	static char text[ENDPOINT_TEXT_BYTES];
+	const struct relay_place p = place(from), *to;
+	const uint8_t *as;
+
+	if (relay_channel_route(r, name, &p.remote, 10, false, now_us, &as, &to) != 0)
+		return "";
+	assert_memory_equal(as, memcmp(name, NAME_A, 8) == 0 ? NAME_B : NAME_A, 8);
+	return endpoint_format(&to->remote, text);
+}
+
+static void a_channel_passes_data_between_two_bound_ends_only(void **state)
+{
+	struct relay *r = small_relay();
+	struct relay_end *a = new_end(r, "alice@a.test"), *b = new_end(r, "bob@b.test");
+	struct relay_end *c = new_end(r, "carol@c.test");
+	struct relay_stats stats;
+
+	(void)state;
+	assert_int_equal(relay_channel_new(a, ID_A, 32, NAME_A, KEY_A), RELAY_UNKNOWN);
+	assert_int_equal(add(a, b, ID_A), 0);
+	assert_int_equal(relay_channel_new(c, ID_A, 32, NAME_A, KEY_A), RELAY_UNKNOWN);
+	assert_int_equal(relay_channel_new(a, ID_A, 32, NAME_A, KEY_A), 0);
+	assert_int_equal(relay_channel_new(b, ID_A, 32, NAME_A, KEY_B), RELAY_TAKEN);
+	assert_int_equal(relay_channel_new(b, ID_A, 32, NAME_B, KEY_B), 0);
+	assert_int_equal(bind_by(r, NAME_A, KEY_A, 1, "192.0.2.1:1001", 0), 0);
+	assert_string_equal(goes_to(r, NAME_A, "192.0.2.1:1001", 0), ""); /* b is not bound */
+	assert_int_equal(bind_by(r, NAME_B, KEY_B, 1, "192.0.2.2:1002", 0), 0);
+	assert_string_equal(goes_to(r, NAME_A, "192.0.2.1:1001", 0), "192.0.2.2:1002");
+	assert_string_equal(goes_to(r, NAME_B, "192.0.2.2:1002", 0), "192.0.2.1:1001");
+	/* Not from anywhere else, and not for nobody. */
+	assert_string_equal(goes_to(r, NAME_A, "192.0.2.1:1009", 0), "");
+	assert_string_equal(goes_to(r, NAME_A, "192.0.2.9:1001", 0), "");
+	assert_false(relay_channel_known(r, (const uint8_t *)"cccccccc"));
+	/* It ends with the rendezvous. */
+	assert_int_equal(relay_rendezvous_close(a, ID_A, 32), 0);
+	assert_false(relay_channel_known(r, NAME_A));
+	assert_false(relay_channel_known(r, NAME_B));
+	relay_stats(r, &stats);
+	assert_int_equal(stats.n_channels, 0);
+	relay_end_free(a);
+	relay_end_free(b);
+	relay_end_free(c);
+	relay_free(r);
+}
+
+static void only_a_fresh_bind_of_the_right_key_moves_an_end(void **state)
+{
+	struct relay *r = small_relay();
+	struct relay_end *a = new_end(r, "alice@a.test"), *b = new_end(r, "bob@b.test");
+
+	(void)state;
+	assert_int_equal(add(a, b, ID_A), 0);
+	assert_int_equal(relay_channel_new(a, ID_A, 32, NAME_A, KEY_A), 0);
+	assert_int_equal(relay_channel_new(b, ID_A, 32, NAME_B, KEY_B), 0);
+	assert_int_equal(bind_by(r, NAME_A, KEY_A, 5, "192.0.2.1:1001", 0), 0);
+	assert_int_equal(bind_by(r, NAME_B, KEY_B, 5, "192.0.2.2:1002", 0), 0);
+	assert_int_equal(bind_by(r, NAME_A, KEY_A, 5, "203.0.113.1:6", 0), -EBADMSG);
+	assert_int_equal(bind_by(r, NAME_A, KEY_A, 4, "203.0.113.1:6", 0), -EBADMSG);
+	assert_int_equal(bind_by(r, NAME_A, KEY_B, 6, "203.0.113.1:6", 0), -EBADMSG);
+	assert_string_equal(goes_to(r, NAME_B, "192.0.2.2:1002", 0), "192.0.2.1:1001");
+	assert_int_equal(bind_by(r, NAME_A, KEY_A, 6, "198.51.100.1:7", 0), 0);
+	assert_string_equal(goes_to(r, NAME_B, "192.0.2.2:1002", 0), "198.51.100.1:7");
+	/* Whoever has not been heard of for long may be somebody else by now. */
+	assert_string_equal(goes_to(r, NAME_B, "192.0.2.2:1002", 89 * US_PER_S), "198.51.100.1:7");
+	assert_string_equal(goes_to(r, NAME_B, "192.0.2.2:1002", 91 * US_PER_S), "");
+	/* A second channel takes the place of the first. */
+	assert_int_equal(relay_channel_new(a, ID_A, 32, (const uint8_t *)"AAAAAAAA", KEY_A), 0);
+	assert_false(relay_channel_known(r, NAME_A));
+	relay_end_free(a);
+	assert_false(relay_channel_known(r, (const uint8_t *)"AAAAAAAA"));
+	relay_end_free(b);
+	relay_free(r);
+}
+
+/* One that sends ten times as much as the other, both through a server that can pass half. */
+static void overload_is_shared_alike(void **state)
+{
+	const struct relay_config config = {
+		.seed = { 1, 2 },
+		.ends_max = 8,
+		.rendezvous_max = 6,
+		.rendezvous_per_end_max = 3,
+		.bytes_per_s = 100000000,
+		.burst_bytes = 100000000,
+		.total_bytes_per_s = 1000000,
+		.queue_max_bytes = 1000000,
+	};
+	struct relay *r = relay_new(&config);
+	struct relay_end *greedy = new_end(r, "greedy@a.test"), *modest = new_end(r, "m@a.test");
+	uint64_t passed[2] = { 0, 0 };
+
+	(void)state;
+	for (uint64_t ms = 0; ms < 10000; ms++) {
+		for (int i = 0; i < 10; i++)
+			passed[0] += relay_charge_bytes(greedy, 1000, 0, ms * 1000) == 0 ? 1000 : 0;
+		/* 400 of 1000 kB/s: less than half. */
+		if (ms % 5 < 2)
+			passed[1] += relay_charge_bytes(modest, 1000, 0, ms * 1000) == 0 ? 1000 : 0;
+	}
+	assert_int_equal(passed[1], 4000000);
+	/* What is left is not wasted, and the limit holds, but for the packet that passes it. */
+	assert_in_range(passed[0], 5400000, 6700000);
+	relay_end_free(greedy);
+	relay_end_free(modest);
+	relay_free(r);
+}
+
+static void a_full_socket_makes_those_wait_who_send_most(void **state)
+{
+	struct relay *r = small_relay();
+	struct relay_end *a = new_end(r, "alice@a.test"), *b = new_end(r, "bob@b.test");
+	const struct relay_place at_a = place("192.0.2.1:1"), at_b = place("192.0.2.2:2"), *to;
+	const uint8_t *as;
+
+	(void)state;
+	assert_int_equal(add(a, b, ID_A), 0);
+	assert_int_equal(relay_channel_new(a, ID_A, 32, NAME_A, KEY_A), 0);
+	assert_int_equal(relay_channel_new(b, ID_A, 32, NAME_B, KEY_B), 0);
+	assert_int_equal(bind_by(r, NAME_A, KEY_A, 1, "192.0.2.1:1", 0), 0);
+	assert_int_equal(bind_by(r, NAME_B, KEY_B, 1, "192.0.2.2:2", 0), 0);
+	assert_int_equal(relay_channel_route(r, NAME_A, &at_a.remote, 900, false, 1, &as, &to), 0);
+	assert_int_equal(relay_channel_route(r, NAME_B, &at_b.remote, 100, false, 1, &as, &to), 0);
+	assert_int_equal(relay_channel_route(r, NAME_A, &at_a.remote, 100, true, 1, &as, &to),
+			 RELAY_FULL);
+	assert_int_equal(relay_channel_route(r, NAME_B, &at_b.remote, 100, true, 1, &as, &to), 0);
+	relay_end_free(a);
+	relay_end_free(b);
+	relay_free(r);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -377,6 +544,10 @@ int main(void)
 		cmocka_unit_test(a_slow_receiver_costs_its_own_data_only),
 		cmocka_unit_test(signals_have_a_rate_of_their_own),
 		cmocka_unit_test(connections_are_bounded),
+		cmocka_unit_test(a_channel_passes_data_between_two_bound_ends_only),
+		cmocka_unit_test(only_a_fresh_bind_of_the_right_key_moves_an_end),
+		cmocka_unit_test(overload_is_shared_alike),
+		cmocka_unit_test(a_full_socket_makes_those_wait_who_send_most),
 		cmocka_unit_test(many_random_steps_agree_with_a_plain_model),
 	};
 

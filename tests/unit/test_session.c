@@ -69,6 +69,127 @@ static void without_udp_it_works_through_the_relay(void **state)
 	world_fini(&w);
 }
 
+static void without_a_direct_path_the_relay_goes_by_udp(void **state)
+{
+	const struct tun_addresses a = addresses_of("alice@a.test", "bob@a.test");
+	struct world w;
+	unsigned n_relayed;
+
+	(void)state;
+	world_init(&w);
+	w.udp_works = false;
+	w.gives_channels = true;
+	bring_up(&w);
+	assert_false(both_relayed_by_udp(&w));
+	assert_true(run_for(&w, 5 * US_PER_S, both_relayed_by_udp));
+	run_for(&w, US_PER_S, NULL);
+	n_relayed = w.n_relayed;
+	for (uint8_t i = 0; i < 50; i++)
+		assert_int_equal(send_packet(&w, 0, &a, i), 0);
+	run_for(&w, US_PER_S, NULL);
+	assert_int_equal(w.end[1].n_frames, 50);
+	assert_int_equal(w.n_relayed, n_relayed);
+	assert_true(w.n_channel_data > 0);
+	world_fini(&w);
+}
+
+static void when_the_relay_by_udp_fails_that_by_tls_takes_over_and_back(void **state)
+{
+	const struct tun_addresses a = addresses_of("alice@a.test", "bob@a.test");
+	struct world w;
+
+	(void)state;
+	world_init(&w);
+	w.udp_works = false;
+	w.gives_channels = true;
+	bring_up(&w);
+	assert_true(run_for(&w, 5 * US_PER_S, both_relayed_by_udp));
+	w.server_udp_works = false;
+	for (uint8_t i = 0; i < 20; i++) {
+		assert_int_equal(send_packet(&w, 0, &a, i), 0);
+		run_for(&w, 200 * MS, NULL);
+	}
+	/* Repair is bounded: what was sent before the failure was noticed may be given up. */
+	assert_in_range(w.end[1].n_frames, 18, 20);
+	run_for(&w, 60 * US_PER_S, NULL);
+	assert_true(both_up(&w));
+	assert_false(is_relayed_by_udp(&w.end[0]));
+	w.server_udp_works = true;
+	assert_true(run_for(&w, 90 * US_PER_S, both_relayed_by_udp));
+	world_fini(&w);
+}
+
+static void with_a_direct_path_the_channel_is_left_to_rest(void **state)
+{
+	struct world w;
+	unsigned n_binds;
+
+	(void)state;
+	world_init(&w);
+	w.gives_channels = true;
+	w.udp_works = false;
+	bring_up(&w);
+	assert_true(run_for(&w, 5 * US_PER_S, both_relayed_by_udp));
+	w.udp_works = true;
+	assert_true(run_for(&w, 30 * US_PER_S, both_direct));
+	run_for(&w, 30 * US_PER_S, NULL);
+	n_binds = w.end[0].n_binds + w.end[1].n_binds;
+	run_for(&w, 120 * US_PER_S, NULL);
+	assert_true(both_direct(&w));
+	assert_int_equal(w.end[0].n_binds + w.end[1].n_binds, n_binds);
+	/* It is there again when it is needed. */
+	w.udp_works = false;
+	assert_true(run_for(&w, 60 * US_PER_S, both_relayed_by_udp));
+	world_fini(&w);
+}
+
+static void a_peer_that_is_direct_at_once_asks_for_no_channel(void **state)
+{
+	struct world w;
+
+	(void)state;
+	world_init(&w);
+	w.gives_channels = true;
+	bring_up(&w);
+	run_for(&w, 10 * US_PER_S, NULL);
+	assert_true(both_direct(&w));
+	assert_false(w.end[0].has_channel || w.end[1].has_channel);
+	world_fini(&w);
+}
+
+static void strange_datagrams_of_a_channel_change_nothing(void **state)
+{
+	uint8_t forged[Q2Q_CHANNEL_BIND_BYTES], other[200];
+	struct endpoint stranger;
+	struct end *e;
+	struct world w;
+
+	(void)state;
+	world_init(&w);
+	w.udp_works = false;
+	w.gives_channels = true;
+	bring_up(&w);
+	assert_true(run_for(&w, 5 * US_PER_S, both_relayed_by_udp));
+	e = &w.end[0];
+	assert_int_equal(endpoint_parse("203.0.113.9:8788", false, &stranger), 0);
+	assert_int_equal(q2q_channel_seal(Q2Q_CHANNEL_BOUND, e->channel, e->channel_key,
+					  e->bind_counter, forged),
+			 0);
+	assert_int_equal(session_channel_input(e->s, &stranger, forged, sizeof(forged), w.now_us),
+			 -EBADMSG);
+	forged[sizeof(forged) - 1] ^= 1;
+	assert_int_equal(session_channel_input(e->s, &w.server, forged, sizeof(forged), w.now_us),
+			 -EBADMSG);
+	memset(other, 0, sizeof(other));
+	q2q_channel_header(Q2Q_CHANNEL_DATA, w.end[1].channel, other);
+	assert_int_equal(session_channel_input(e->s, &w.server, other, sizeof(other), w.now_us),
+			 -EBADMSG);
+	q2q_channel_header(Q2Q_CHANNEL_DATA, e->channel, other);
+	assert_true(session_channel_input(e->s, &w.server, other, sizeof(other), w.now_us) < 0);
+	assert_true(both_relayed_by_udp(&w));
+	world_fini(&w);
+}
+
 static void packets_travel_both_ways(void **state)
 {
 	struct tun_addresses a, b;
@@ -583,6 +704,11 @@ int main(void)
 		cmocka_unit_test(one_side_wants_the_link_and_both_come_up),
 		cmocka_unit_test(it_moves_from_the_relay_to_a_direct_path),
 		cmocka_unit_test(without_udp_it_works_through_the_relay),
+		cmocka_unit_test(without_a_direct_path_the_relay_goes_by_udp),
+		cmocka_unit_test(when_the_relay_by_udp_fails_that_by_tls_takes_over_and_back),
+		cmocka_unit_test(with_a_direct_path_the_channel_is_left_to_rest),
+		cmocka_unit_test(a_peer_that_is_direct_at_once_asks_for_no_channel),
+		cmocka_unit_test(strange_datagrams_of_a_channel_change_nothing),
 		cmocka_unit_test(packets_travel_both_ways),
 		cmocka_unit_test(addresses_that_are_shown_differently_are_rewritten),
 		cmocka_unit_test(packets_with_a_strange_source_or_destination_do_not_pass),
