@@ -352,6 +352,7 @@ static int make_session(struct link *link)
 		.verify = verify_peer,
 		.random_bytes = daemon_random,
 		.refuse = refuse_address,
+		.copy_dscp = link->daemon->options->copy_dscp,
 		.trace = trace,
 		.user = link,
 		.flow_seed = link->daemon->seed,

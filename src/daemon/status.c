@@ -76,11 +76,21 @@ static json_t *status_without_link(const struct peer *peer)
 			 peer->held ? "taken down on this machine" : "nobody asked for it");
 }
 
+/* Packets on their way to the peer: what stands, and how senders were told to slow down. */
+static json_t *status_queue(const struct ptcp_stats *p)
+{
+	return json_pack("{s:I,s:I,s:I,s:I,s:I}", "bytes", (json_int_t)p->send_queue_bytes,
+			 "marked", (json_int_t)p->messages_marked, "shortened",
+			 (json_int_t)p->messages_shortened, "dropped",
+			 (json_int_t)p->messages_dropped_queue, "dropped_full",
+			 (json_int_t)p->messages_dropped_full);
+}
+
 /* Figures that explain the rest; scripts may use them, but they may change. */
 static json_t *status_detail(const struct link *link, const struct session_status *s)
 {
 	return json_pack(
-		"{s:s,s:s,s:b,s:s,s:s?,s:s,s:s,s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "session",
+		"{s:s,s:s,s:b,s:s,s:s?,s:s,s:s,s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "session",
 		session_state_name(s->state), "why", session_why_name(s->why), "rendezvous",
 		s->has_rendezvous, "tls", s->tls, "nat", s->has_nat ? s->nat.reason : NULL,
 		"nat_local", nat_mapping_name(s->nat.local_mapping), "nat_remote",
@@ -90,7 +100,8 @@ static json_t *status_detail(const struct link *link, const struct session_statu
 		"tun_write_dropped", (json_int_t)link->tun_write_dropped, "peer_bad",
 		(json_int_t)s->peer_bad, "datagrams_bad", (json_int_t)s->datagrams_bad,
 		"messages_abandoned", (json_int_t)s->ptcp.messages_abandoned, "messages_dropped",
-		(json_int_t)(s->ptcp.messages_dropped_queue + s->ptcp.messages_dropped_memory));
+		(json_int_t)(s->ptcp.messages_dropped_queue + s->ptcp.messages_dropped_memory),
+		"queue", status_queue(&s->ptcp));
 }
 
 json_t *links_status(struct daemon *d, struct peer *peer)

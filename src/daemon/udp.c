@@ -86,6 +86,7 @@ void udp_send(struct daemon *d, struct link *link, const struct session_send *se
 		.data_bytes = send->n_bytes,
 		.segment_bytes = send->segment_bytes,
 		.ecn = send->ecn,
+		.dscp = send->dscp,
 		.ttl = send->ttl,
 	};
 	struct udp_socket *s =

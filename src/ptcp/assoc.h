@@ -168,6 +168,7 @@ enum message_state { MESSAGE_FREE, MESSAGE_QUEUED, MESSAGE_SENDING, MESSAGE_ABAN
 struct message {
 	struct queue_item item; /* while in the queue; next also links the free ones */
 	struct pool_buffer buffer;
+	uint32_t start_bytes; /* of the buffer, left out in front */
 	uint32_t total_bytes, sent_bytes;
 	uint32_t generation; /* changes with each use of the slot */
 	uint32_t id;
@@ -176,7 +177,10 @@ struct message {
 	uint16_t sequence;
 	uint8_t lane;
 	uint8_t state; /* enum message_state */
-	bool has_id;   /* linked among those with an id */
+	uint8_t dscp;
+	uint8_t sends_max; /* of each fragment; 0: until it is too old */
+	bool has_id;       /* linked among those with an id */
+	bool in_pieces;    /* the peer may have a part of it */
 	uint64_t expires_us;
 	uint64_t persistence_us;
 };
@@ -184,7 +188,9 @@ struct message {
 struct resend {
 	uint32_t slot, generation;
 	uint32_t offset, length;
+	uint8_t n_sends;
 	bool cancelled;
+	bool rescued; /* the packet that it left in is not lost yet */
 };
 
 struct sender {
@@ -307,6 +313,9 @@ struct build {
 	bool eliciting;
 	bool ack;
 	uint8_t flags;
+	/* Of the messages in it: others must not share the batch. */
+	uint8_t dscp;
+	bool has_dscp, ended;
 };
 /* One frame was written: remember what it was. */
 static inline void build_record(struct build *b, const struct sent_record *record)
@@ -415,9 +424,11 @@ size_t sender_pending_bytes(const struct sender *s);
 void sender_write(struct ptcp_assoc *a, struct build *b);
 /* Tells that messages can be taken again, after they could not. */
 void sender_check_room(struct ptcp_assoc *a);
+/* Before a batch for this path. */
+void sender_fit_queue(struct ptcp_assoc *a, const struct path *p);
 void sender_write_abandons(struct ptcp_assoc *a, struct build *b);
-void sender_fragment_acked(struct ptcp_assoc *a, struct sent_record *r, bool was_lost);
-void sender_fragment_lost(struct ptcp_assoc *a, struct sent_record *r);
+void sender_fragment_acked(struct ptcp_assoc *a, struct sent_record *r);
+void sender_fragment_lost(struct ptcp_assoc *a, struct sent_record *r, bool rescue);
 void sender_abandon_acked(struct ptcp_assoc *a, const struct sent_record *r);
 void sender_abandon_lost(struct ptcp_assoc *a, const struct sent_record *r);
 

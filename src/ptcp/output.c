@@ -25,6 +25,8 @@ static void build_start(struct ptcp_assoc *a, struct build *b, struct path *p, u
 	b->records_max = SENT_RECORDS_MAX;
 	b->eliciting = b->ack = false;
 	b->flags = 0;
+	b->dscp = 0;
+	b->has_dscp = b->ended = false;
 	packet_write_short(&b->w, a->config.remote_cid, a->keys.tx_phase & 1, a->sent.next_pn);
 }
 
@@ -71,6 +73,7 @@ static bool batch_done(const struct ptcp_assoc *a, struct ptcp_batch *batch, con
 	batch->used_bytes = used_bytes;
 	batch->segment_bytes = segment_bytes;
 	batch->ecn = a->config.ecn ? 2 : 0;
+	batch->dscp = 0;
 	batch->dont_fragment = false;
 	return true;
 }
@@ -263,12 +266,15 @@ static void write_control(struct ptcp_assoc *a, struct build *b)
 
 static void write_conns(struct ptcp_assoc *a, struct build *b)
 {
+	if (b->has_dscp && b->dscp != 0)
+		return; /* streams have none */
 	while (writer_left(&b->w) >= CONN_FRAME_ROOM_BYTES && !build_full(b)) {
 		struct sent_record record = { .kind = SENT_CONN };
 
 		if (!ptcp_conns_write(a->conns, &b->w, &record.conn, a->now_us))
 			return;
 		build_record(b, &record);
+		b->has_dscp = true;
 	}
 }
 
@@ -299,9 +305,15 @@ static size_t data_allowance(struct ptcp_assoc *a, struct path *p, size_t pendin
 	return (size_t)max_u64(min_u64(window, paced), probe_bytes);
 }
 
+/* The packets of a batch leave in one system call, with one DSCP: that of the first message. */
+struct batch_class {
+	uint8_t dscp;
+	bool known, ended; /* ended: the next message has another one */
+};
+
 /* One packet of a data batch. Returns its size; 0: there is nothing to send. */
 static size_t output_packet(struct ptcp_assoc *a, struct path *p, uint8_t *data, size_t size_bytes,
-			    bool may_data, bool more)
+			    bool may_data, bool more, struct batch_class *class)
 {
 	const bool probe = p->n_probes > 0;
 	struct build b;
@@ -314,6 +326,8 @@ static size_t output_packet(struct ptcp_assoc *a, struct path *p, uint8_t *data,
 		return 0;
 	build_start(a, &b, p, data, size_bytes);
 	b.records_max = records_max;
+	b.dscp = class->dscp;
+	b.has_dscp = class->known;
 	if (a->state != PTCP_ESTABLISHED)
 		return 0;
 	if (ack_path(a) == p && (ack_due(&a->ack, a->now_us) || (may_data && a->ack.n_waiting > 0)))
@@ -332,8 +346,9 @@ static size_t output_packet(struct ptcp_assoc *a, struct path *p, uint8_t *data,
 							.ack_largest = a->ack.ranges[0].high });
 	if (b.eliciting && p->n_probes > 0)
 		p->n_probes--;
-	if (may_data && more && output_pending_bytes(a) > 0)
+	if (may_data && more && !b.ended && output_pending_bytes(a) > 0)
 		pad(&b, writer_left(&b.w));
+	*class = (struct batch_class){ .dscp = b.dscp, .known = b.has_dscp, .ended = b.ended };
 	return build_finish(a, &b);
 }
 
@@ -351,8 +366,10 @@ static bool output_data(struct ptcp_assoc *a, struct ptcp_batch *batch, struct p
 	const size_t pending_bytes = output_pending_bytes(a);
 	size_t allowance = data_allowance(a, p, pending_bytes), used = 0, size;
 	const uint64_t in_flight_before = p->in_flight_bytes;
+	struct batch_class class = { 0 };
 
 	recovery_relieve(a);
+	sender_fit_queue(a, p);
 	const bool acks = ack_due(&a->ack, a->now_us) && ack_path(a) == p;
 
 	if (allowance == 0 && !acks && !control_waits(a) && p->n_probes == 0)
@@ -362,15 +379,18 @@ static bool output_data(struct ptcp_assoc *a, struct ptcp_batch *batch, struct p
 		const bool more = allowance > used + segment_bytes;
 
 		size = output_packet(a, p, batch->data + used, segment_bytes, allowance > used,
-				     more);
+				     more, &class);
 		used += size;
-		if (size < segment_bytes || a->state != PTCP_ESTABLISHED)
+		if (size < segment_bytes || class.ended || a->state != PTCP_ESTABLISHED)
 			break;
 	}
 	if (p->in_flight_bytes > in_flight_before)
 		pacer_sent(&p->pacer, (size_t)(p->in_flight_bytes - in_flight_before));
 	note_app_limit(a, p);
-	return batch_done(a, batch, p, used, min_size(used, segment_bytes));
+	if (!batch_done(a, batch, p, used, min_size(used, segment_bytes)))
+		return false;
+	batch->dscp = class.dscp;
+	return true;
 }
 
 bool ptcp_output(struct ptcp_assoc *a, struct ptcp_batch *batch, uint64_t now_us)

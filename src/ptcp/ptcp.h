@@ -112,6 +112,12 @@ struct ptcp_trace {
 	uint64_t value;
 };
 
+enum ptcp_signal {
+	PTCP_SIGNAL_DROP,      /* it is dropped: nothing else says it */
+	PTCP_SIGNAL_MARKED,    /* it says so itself now (ECN), and is sent */
+	PTCP_SIGNAL_SHORTENED, /* it is sent without its first *ret_cut_bytes; not all of them */
+};
+
 struct ptcp_config {
 	enum ptcp_role role;
 	uint8_t local_cid[PTCP_CID_BYTES], remote_cid[PTCP_CID_BYTES];
@@ -127,12 +133,19 @@ struct ptcp_config {
 	uint64_t key_update_us;        /* 10 min */
 	uint64_t key_update_packets;   /* 2^26 */
 	uint64_t persistence_us;       /* 0: min(4 SRTT, 1 s), at least 100 ms */
-	size_t send_queue_bytes;       /* messages not sent yet; 1 MiB */
+	size_t send_queue_bytes;       /* not sent yet; above, the fattest flow pays; 8 MiB */
 	size_t send_memory_bytes;      /* messages queued or in flight; 32 MiB */
 	/* Reassembly, order and delivery; at least what the peer may have in flight. 32 MiB */
 	size_t receive_memory_bytes;
 	uint32_t in_flight_packets; /* rounded up to a power of two; 32768 */
 	bool ecn;                   /* mark packets ECT(0) and answer to CE */
+	/*
+	 * The flow of this message has a standing queue, and its sender must hear of it: changes
+	 * the message in place, for PTCP does not know what is in it. NULL: such are dropped.
+	 */
+	enum ptcp_signal (*signal)(void *user, uint8_t *message, size_t n_bytes,
+				   size_t *ret_cut_bytes);
+	void *signal_user;
 	struct ptcp_conn_limits conn_limits;
 	void (*trace)(void *user, const struct ptcp_trace *trace,
 		      uint64_t now_us); /* may be NULL */
@@ -199,7 +212,7 @@ struct ptcp_batch {
 	uint32_t path_id;
 	size_t used_bytes;
 	size_t segment_bytes;
-	uint8_t ecn;        /* ECN bits to set */
+	uint8_t ecn, dscp;  /* bits to set */
 	bool dont_fragment; /* an MTU probe: must leave with DF set or not at all */
 };
 /* Fills one batch for one path. False: nothing to send now. Call until false. */
@@ -255,7 +268,9 @@ bool ptcp_next_event(struct ptcp_assoc *a, struct ptcp_event *ret_event);
 struct ptcp_message_info {
 	uint32_t flow;           /* hash of the inner flow; 0: none, a queue of its own */
 	bool ordered;            /* keep order within the flow; else delivered as it comes */
-	bool urgent;             /* may overtake other flows (EF, small interactive packets) */
+	bool urgent;         /* may overtake other flows, within its share (EF, small packets) */
+	uint8_t resends_max; /* lost fragments are sent again so often; 0: until it is too old */
+	uint8_t dscp;        /* of the datagrams that carry it: they carry no others then */
 	uint64_t persistence_us; /* how long losses are repaired; 0: config.persistence_us */
 };
 
@@ -265,9 +280,10 @@ struct ptcp_part { /* as struct iovec */
 };
 
 /*
- * Queues one message, gathered from n_parts. Exactly one of: 0, it was copied; PTCP_BLOCKED, the
- * queue is full (stop reading the TUN; PTCP_EVENT_MESSAGE_ROOM tells when to go on); -EMSGSIZE;
- * -ENOTCONN: not established or closed.
+ * Queues one message, gathered from n_parts. Exactly one of: 0, it was copied; PTCP_BLOCKED: what
+ * is in flight fills the memory (stop reading the TUN; PTCP_EVENT_MESSAGE_ROOM tells when to go
+ * on); -EMSGSIZE; -ENOTCONN: not established or closed. Above config.send_queue_bytes messages of
+ * the flow that has most are dropped, perhaps this one.
  */
 int ptcp_message_send(struct ptcp_assoc *a, const struct ptcp_message_info *info,
 		      const struct ptcp_part *parts, size_t n_parts, uint64_t now_us);
@@ -279,7 +295,7 @@ int ptcp_message_send(struct ptcp_assoc *a, const struct ptcp_message_info *info
 uint8_t *ptcp_message_reserve(struct ptcp_assoc *a);
 int ptcp_message_commit(struct ptcp_assoc *a, const struct ptcp_message_info *info, size_t n_bytes,
 			uint64_t now_us);
-/* Whether a message can be queued now. */
+/* Whether a message can be queued now and none is dropped for it. */
 bool ptcp_message_room(const struct ptcp_assoc *a);
 /* Takes the next delivered message; borrowed until the next call with this association. */
 bool ptcp_message_next(struct ptcp_assoc *a, const uint8_t **ret_data, size_t *ret_bytes);
@@ -299,8 +315,10 @@ struct ptcp_stats {
 	uint64_t messages_sent, messages_delivered, message_bytes_sent, message_bytes_delivered;
 	uint64_t messages_abandoned;      /* given up by us: too old */
 	uint64_t messages_abandoned_peer; /* given up by the peer */
-	uint64_t messages_dropped_queue; /* dropped before sending: too old, or to signal congestion
-					  */
+	uint64_t messages_dropped_queue;  /* before sending: old, no room, or as a signal */
+	uint64_t messages_dropped_full;   /* of those: no room */
+	uint64_t messages_marked;         /* sent with a sign of congestion in them */
+	uint64_t messages_shortened;      /* sent without their first part, as a signal */
 	uint64_t messages_dropped_memory; /* received, but receive_memory_bytes was used up */
 	uint64_t messages_duplicate;
 	uint64_t order_timeouts; /* a flow moved on without a missing message */

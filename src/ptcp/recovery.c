@@ -72,14 +72,14 @@ void recovery_sent(struct ptcp_assoc *a, const struct build *b, size_t size_byte
 	link_packet(a, p, packet, pn);
 }
 
-static void tell_records(struct ptcp_assoc *a, struct sent_packet *packet, bool was_lost)
+static void tell_records(struct ptcp_assoc *a, struct sent_packet *packet)
 {
 	struct sent_cursor c = sent_records(&a->sent, packet);
 
 	for (struct sent_record *r; (r = sent_next_record(&c)) != NULL;)
 		switch ((enum sent_kind)r->kind) {
 		case SENT_FRAGMENT:
-			sender_fragment_acked(a, r, was_lost);
+			sender_fragment_acked(a, r);
 			break;
 		case SENT_ABANDON:
 			sender_abandon_acked(a, r);
@@ -95,16 +95,24 @@ static void tell_records(struct ptcp_assoc *a, struct sent_packet *packet, bool 
 		}
 }
 
-/* What the packet carried must be sent again. */
-static void requeue_records(struct ptcp_assoc *a, struct sent_packet *packet)
+/*
+ * What the packet carried must be sent again: it is lost, or to be rescued without a verdict. What
+ * was rescued is not sent again when the packet is lost indeed.
+ */
+static void requeue_records(struct ptcp_assoc *a, struct sent_packet *packet, bool rescue)
 {
 	struct sent_cursor c = sent_records(&a->sent, packet);
+	const bool rescued = !rescue && (packet->flags & SENT_RESCUED) != 0;
 
-	for (struct sent_record *r; (r = sent_next_record(&c)) != NULL;)
+	for (struct sent_record *r; (r = sent_next_record(&c)) != NULL;) {
+		if (r->kind == SENT_FRAGMENT) {
+			sender_fragment_lost(a, r, rescue);
+			continue;
+		}
+		if (rescued)
+			continue;
 		switch ((enum sent_kind)r->kind) {
 		case SENT_FRAGMENT:
-			sender_fragment_lost(a, r);
-			break;
 		case SENT_ABANDON:
 			sender_abandon_lost(a, r);
 			break;
@@ -117,6 +125,7 @@ static void requeue_records(struct ptcp_assoc *a, struct sent_packet *packet)
 			a->handshake.done_owed = true;
 			break;
 		}
+	}
 }
 
 /* ---- loss ---------------------------------------------------------------------------------------
@@ -129,8 +138,7 @@ static void lose(struct ptcp_assoc *a, struct path *p, uint64_t pn, bool blame)
 	unlink_packet(a, p, packet);
 	packet->state = SENT_LOST;
 	packet->lost_us = a->now_us;
-	if (!(packet->flags & SENT_RESCUED))
-		requeue_records(a, packet);
+	requeue_records(a, packet, false);
 	if (packet->flags & SENT_MTU_PROBE) {
 		pmtu_probe_lost(p, a->now_us);
 		return;
@@ -280,7 +288,6 @@ static void ack_packet(struct ptcp_assoc *a, uint64_t pn)
 	struct sent_packet *const packet = sent_at(&a->sent, pn);
 	struct path *const p = &a->paths[packet->path];
 	const bool was_lost = packet->state == SENT_LOST;
-	const bool again = was_lost || (packet->flags & SENT_RESCUED) != 0;
 
 	a->stats.packets_acked++;
 	if (!was_lost)
@@ -298,7 +305,7 @@ static void ack_packet(struct ptcp_assoc *a, uint64_t pn)
 			pmtu_packet_acked(p, packet->size_bytes, packet->path_sequence);
 	}
 	keys_acked(a, pn);
-	tell_records(a, packet, again);
+	tell_records(a, packet);
 	sent_done(&a->sent, pn);
 }
 
@@ -471,7 +478,7 @@ static void rescue(struct ptcp_assoc *a, struct path *p)
 		if (packet->flags & (SENT_RESCUED | SENT_MTU_PROBE))
 			continue;
 		packet->flags |= SENT_RESCUED;
-		requeue_records(a, packet);
+		requeue_records(a, packet, true);
 		n++;
 	}
 }

@@ -14,15 +14,24 @@
  */
 #include "ptcp/assoc.h"
 
-#define NONE            UINT32_MAX
-#define SLOTS_FIRST     64
-#define RESENDS_FIRST   256
-#define RESENDS_MAX     (UINT32_C(1) << 20)
-#define FRAGMENT_MIN    64 /* smaller pieces are not worth their header */
-#define PERSISTENCE_MIN (100 * US_PER_MS)
-#define PERSISTENCE_MAX US_PER_S
-#define MEMORY_RETRY_US (20 * US_PER_MS)
-#define SMALL_BYTES     16384 /* up to here commit copies, so that the lent buffer stays */
+#define NONE               UINT32_MAX
+#define SLOTS_FIRST        64
+#define RESENDS_FIRST      256
+#define RESENDS_MAX        (UINT32_C(1) << 20)
+#define FRAGMENT_MIN       64 /* smaller pieces are not worth their header */
+#define PERSISTENCE_MIN    (100 * US_PER_MS)
+#define PERSISTENCE_MAX    US_PER_S
+#define MEMORY_RETRY_US    (20 * US_PER_MS)
+#define SMALL_BYTES        16384    /* up to here commit copies, so that the lent buffer stays */
+#define QUEUE_AGE_US       US_PER_S /* what waited so long before it left is of no use */
+#define TARGET_MIN_US      (5 * US_PER_MS) /* RFC 8289, section 4.3 */
+#define INTERVAL_MIN_US    (100 * US_PER_MS)
+#define TARGET_RTT_MAX_US  (500 * US_PER_MS)
+#define TARGET_RTT_PERCENT 40
+#define QUANTUM_US         100 /* of the path's rate, a flow's share of one round */
+#define QUANTUM_MIN        1514
+#define QUANTUM_MAX        65536
+#define FRAME_COST         16 /* of a fragment, beside its bytes: for a fair share of the path */
 
 static struct queue_item *item_of(void *owner, uint32_t slot)
 {
@@ -131,17 +140,39 @@ static void release_if_complete(struct ptcp_assoc *a, uint32_t slot)
 /* ---- taking messages
  * ------------------------------------------------------------------------------ */
 
-static bool has_room(const struct ptcp_assoc *a)
+/* For one more message. What is queued gives way to it, so only what is in flight can be in its
+ * way. */
+static bool has_room(const struct sender *s)
 {
-	const struct sender *s = &a->sender;
-
-	return s->queue.n_bytes < a->config.send_queue_bytes && s->n_used < MESSAGES_MAX &&
-	       pool_has_room(&s->pool);
+	return s->n_used < MESSAGES_MAX && pool_has_room(&s->pool);
 }
 
 bool ptcp_message_room(const struct ptcp_assoc *a)
 {
-	return a->state == PTCP_ESTABLISHED && has_room(a);
+	const struct sender *s = &a->sender;
+
+	return a->state == PTCP_ESTABLISHED && has_room(s) &&
+	       (s->queue.n_bytes == 0 ||
+		s->queue.n_bytes + PTCP_MESSAGE_BYTES_MAX <= a->config.send_queue_bytes);
+}
+
+/*
+ * The queue is bounded by dropping from the flow that fills it (RFC 8290, section 4.1). Not to read
+ * the device instead would only move the queue there, where everybody waits behind everybody.
+ */
+static void bound_queue(struct ptcp_assoc *a)
+{
+	struct sender *const s = &a->sender;
+
+	while (s->queue.n_bytes > a->config.send_queue_bytes || !has_room(s)) {
+		const uint32_t slot = queue_drop_fattest(&s->queue);
+
+		if (slot == QUEUE_NONE)
+			return;
+		release(a, slot);
+		a->stats.messages_dropped_queue++;
+		a->stats.messages_dropped_full++;
+	}
 }
 
 static uint64_t persistence_us(const struct ptcp_assoc *a, const struct ptcp_message_info *info)
@@ -154,13 +185,7 @@ static uint64_t persistence_us(const struct ptcp_assoc *a, const struct ptcp_mes
 	return min_u64(max_u64(4 * srtt_us, PERSISTENCE_MIN), PERSISTENCE_MAX);
 }
 
-/* Lane 0 means "not ordered", so flows share the other 255. */
-static uint8_t lane_of(const struct ptcp_message_info *info)
-{
-	return info->ordered ? (uint8_t)(1 + info->flow * UINT32_C(2654435761) / 65536 %
-						     (MESSAGE_LANES - 1))
-			     : 0;
-}
+static_assert(QUEUE_BUCKETS < MESSAGE_LANES, "each flow that has a bucket has a lane");
 
 static void enqueue(struct ptcp_assoc *a, const struct ptcp_message_info *info,
 		    struct pool_buffer buffer, size_t n_bytes)
@@ -175,15 +200,20 @@ static void enqueue(struct ptcp_assoc *a, const struct ptcp_message_info *info,
 		.buffer = buffer,
 		.total_bytes = (uint32_t)n_bytes,
 		.generation = m->generation,
-		.lane = lane_of(info),
 		.state = MESSAGE_QUEUED,
+		.dscp = info->dscp,
+		.sends_max = info->resends_max > 0 ? (uint8_t)(info->resends_max + 1) : 0,
 		.persistence_us = persistence_us(a, info),
 		.previous = NONE,
 		.next = NONE,
 	};
-	queue_push(&s->queue, slot, info->flow, info->urgent, (uint32_t)n_bytes, a->now_us);
+	const unsigned bucket =
+		queue_push(&s->queue, slot, info->flow, info->urgent, (uint32_t)n_bytes, a->now_us);
+	/* 0 means "not ordered". */
+	m->lane = info->ordered ? (uint8_t)(1 + bucket) : 0;
 	a->stats.messages_sent++;
 	a->stats.message_bytes_sent += n_bytes;
+	bound_queue(a);
 }
 
 /* There should be room, but there is no memory: nothing tells when, so ask again after a while. */
@@ -199,7 +229,8 @@ static int prepare(struct ptcp_assoc *a)
 {
 	if (a->state != PTCP_ESTABLISHED)
 		return -ENOTCONN;
-	if (!has_room(a)) {
+	bound_queue(a);
+	if (!has_room(&a->sender)) {
 		a->sender.blocked = true;
 		return PTCP_BLOCKED;
 	}
@@ -301,6 +332,19 @@ static void abandon(struct ptcp_assoc *a, uint32_t slot)
 	queue_abandon(a, slot);
 }
 
+/* The peer will not get all of it. It need not be told if it never heard of it. */
+static void give_up(struct ptcp_assoc *a, uint32_t slot)
+{
+	const struct message *const m = &a->sender.messages[slot];
+
+	if (m->lane != 0 || m->in_pieces) {
+		abandon(a, slot);
+		return;
+	}
+	release(a, slot);
+	a->stats.messages_abandoned++;
+}
+
 void sender_write_abandons(struct ptcp_assoc *a, struct build *b)
 {
 	struct sender *const s = &a->sender;
@@ -359,35 +403,50 @@ static bool grow_resends(struct sender *s)
 	return true;
 }
 
-void sender_fragment_lost(struct ptcp_assoc *a, struct sent_record *r)
+static bool expired(const struct ptcp_assoc *a, const struct message *m)
+{
+	return a->now_us > m->expires_us && a->now_us > a->sender.grace_us;
+}
+
+/*
+ * The packet with this fragment was lost, or has only been unanswered for long (`rescue`): then it
+ * may still arrive, so that nothing is given up for it.
+ */
+void sender_fragment_lost(struct ptcp_assoc *a, struct sent_record *r, bool rescue)
 {
 	struct sender *const s = &a->sender;
 	struct message *const m = message_at(s, r->fragment.slot, r->fragment.generation);
 
-	if (!m || m->state == MESSAGE_ABANDONED)
+	if (!m || m->state == MESSAGE_ABANDONED || r->requeued)
 		return;
-	if (s->resend_tail - s->resend_head == s->n_resends && !grow_resends(s)) {
-		abandon(a, r->fragment.slot);
+	const bool no_more = m->sends_max > 0 && r->n_sends >= m->sends_max;
+	if (rescue && (no_more || expired(a, m)))
+		return;
+	if (no_more || (s->resend_tail - s->resend_head == s->n_resends && !grow_resends(s))) {
+		give_up(a, r->fragment.slot);
 		return;
 	}
+	r->requeued = true;
 	r->fragment.resend = s->resend_tail;
 	s->resends[s->resend_tail++ & (s->n_resends - 1)] = (struct resend){
 		.slot = r->fragment.slot,
 		.generation = r->fragment.generation,
 		.offset = r->fragment.offset,
 		.length = r->fragment.length,
+		.n_sends = r->n_sends,
+		.rescued = rescue,
 	};
 	s->resend_bytes += r->fragment.length;
 }
 
-void sender_fragment_acked(struct ptcp_assoc *a, struct sent_record *r, bool was_lost)
+void sender_fragment_acked(struct ptcp_assoc *a, struct sent_record *r)
 {
 	struct sender *const s = &a->sender;
 	struct message *const m = message_at(s, r->fragment.slot, r->fragment.generation);
 
 	if (!m || m->state == MESSAGE_ABANDONED)
 		return;
-	if (was_lost) {
+	if (r->requeued) {
 		const uint32_t number = r->fragment.resend;
 		struct resend *const e = &s->resends[number & (s->n_resends - 1)];
 
@@ -406,9 +465,9 @@ void sender_fragment_acked(struct ptcp_assoc *a, struct sent_record *r, bool was
  * 0: the packet is full.
  */
 static uint32_t write_fragment(struct ptcp_assoc *a, struct build *b, uint32_t slot,
-			       uint32_t offset, uint32_t n_bytes)
+			       uint32_t offset, uint32_t n_bytes, uint8_t n_sends)
 {
-	const struct message *const m = &a->sender.messages[slot];
+	struct message *const m = &a->sender.messages[slot];
 	const size_t left = writer_left(&b->w);
 	uint8_t type = m->lane != 0 ? FRAME_MESSAGE | MESSAGE_ORDERED : FRAME_MESSAGE;
 	struct message_frame f = {
@@ -417,7 +476,7 @@ static uint32_t write_fragment(struct ptcp_assoc *a, struct build *b, uint32_t s
 		.sequence = m->sequence,
 		.offset = offset,
 		.total = m->total_bytes,
-		.data = m->buffer.data + offset,
+		.data = m->buffer.data + m->start_bytes + offset,
 	};
 
 	if (n_bytes < m->total_bytes || message_header_bytes(type) + n_bytes > left ||
@@ -438,17 +497,26 @@ static uint32_t write_fragment(struct ptcp_assoc *a, struct build *b, uint32_t s
 	message_write(&b->w, type, &f);
 	build_record(b, &(struct sent_record){
 				.kind = SENT_FRAGMENT,
+				.n_sends = n_sends,
 				.fragment = { .slot = slot,
 					      .generation = m->generation,
 					      .offset = offset,
 					      .length = (uint32_t)n },
 			});
+	m->in_pieces |= n < m->total_bytes;
 	return (uint32_t)n;
 }
 
-static bool expired(const struct ptcp_assoc *a, const struct message *m)
+/* A batch leaves with one DSCP. False: this message is for the next one. */
+static bool fits_class(struct build *b, const struct message *m)
 {
-	return a->now_us > m->expires_us && a->now_us > a->sender.grace_us;
+	if (b->has_dscp && b->dscp != m->dscp) {
+		b->ended = true;
+		return false;
+	}
+	b->has_dscp = true;
+	b->dscp = m->dscp;
+	return true;
 }
 
 /* False: the packet is full. */
@@ -460,16 +528,20 @@ static bool write_resends(struct ptcp_assoc *a, struct build *b)
 		struct resend *const e = &s->resends[s->resend_head & (s->n_resends - 1)];
 		struct message *const m = message_at(s, e->slot, e->generation);
 
-		if (e->cancelled || !m || m->state == MESSAGE_ABANDONED || expired(a, m)) {
+		/* What was rescued in time is sent: the first one may be on its way still. */
+		if (e->cancelled || !m || m->state == MESSAGE_ABANDONED ||
+		    (expired(a, m) && !e->rescued)) {
 			if (!e->cancelled)
 				s->resend_bytes -= e->length;
 			s->resend_head++;
 			if (!e->cancelled && m && m->state != MESSAGE_ABANDONED)
-				abandon(a, e->slot);
+				give_up(a, e->slot);
 			continue;
 		}
-		const uint32_t n =
-			build_full(b) ? 0 : write_fragment(a, b, e->slot, e->offset, e->length);
+		if (build_full(b) || !fits_class(b, m))
+			return false;
+		const uint32_t n = write_fragment(a, b, e->slot, e->offset, e->length,
+						  (uint8_t)min_u64(e->n_sends + 1u, 255));
 		if (n == 0)
 			return false;
 		e->offset += n;
@@ -509,24 +581,69 @@ static void assign_id(struct ptcp_assoc *a, uint32_t slot)
 	s->newest = slot;
 }
 
+static void drop_queued(struct ptcp_assoc *a, uint32_t slot)
+{
+	queue_remove_head(&a->sender.queue, slot);
+	release(a, slot);
+	a->stats.messages_dropped_queue++;
+}
+
+/* CoDel wants its sender to slow down. True: it is sent nevertheless, marked or without a part. */
+static bool signal_congestion(struct ptcp_assoc *a, uint32_t slot)
+{
+	struct sender *const s = &a->sender;
+	struct message *const m = &s->messages[slot];
+	size_t cut_bytes = 0;
+	const enum ptcp_signal how =
+		a->config.signal ? a->config.signal(a->config.signal_user, m->buffer.data,
+						    m->total_bytes, &cut_bytes)
+				 : PTCP_SIGNAL_DROP;
+
+	switch (how) {
+	case PTCP_SIGNAL_MARKED:
+		a->stats.messages_marked++;
+		return true;
+	case PTCP_SIGNAL_SHORTENED:
+		queue_shorten(&s->queue, slot, (uint32_t)cut_bytes);
+		m->start_bytes = (uint32_t)cut_bytes;
+		m->total_bytes -= (uint32_t)cut_bytes;
+		a->stats.messages_shortened++;
+		return true;
+	case PTCP_SIGNAL_DROP:
+		break;
+	}
+	drop_queued(a, slot);
+	return false;
+}
+
+/* Of a message that is about to leave: is it too old, or is CoDel against it? */
+static bool may_start(struct ptcp_assoc *a, uint32_t slot, enum queue_verdict verdict)
+{
+	const struct message *const m = &a->sender.messages[slot];
+	const uint64_t age_max_us =
+		m->sends_max > 0 ? m->persistence_us : max_u64(m->persistence_us, QUEUE_AGE_US);
+
+	if (a->now_us - m->item.queued_us > age_max_us) {
+		drop_queued(a, slot);
+		return false;
+	}
+	return verdict == QUEUE_SEND || signal_congestion(a, slot);
+}
+
 static void write_new(struct ptcp_assoc *a, struct build *b)
 {
 	struct sender *const s = &a->sender;
 
 	while (!build_full(b) && writer_left(&b->w) > MESSAGE_HEADER_BYTES_MAX) {
-		bool drop;
-		const uint32_t slot = queue_pick(&s->queue, a->now_us, &drop);
+		enum queue_verdict verdict;
+		const uint32_t slot = queue_pick(&s->queue, a->now_us, &verdict);
 
 		if (slot == QUEUE_NONE)
 			return;
 		struct message *const m = &s->messages[slot];
 		const bool started = m->item.started;
-		if (!started && (drop || a->now_us - m->item.queued_us > m->persistence_us)) {
-			queue_remove_head(&s->queue, slot);
-			release(a, slot);
-			a->stats.messages_dropped_queue++;
+		if (!started && !may_start(a, slot, verdict))
 			continue;
-		}
 		if (started && expired(a, m)) {
 			abandon(a, slot);
 			continue;
@@ -534,13 +651,15 @@ static void write_new(struct ptcp_assoc *a, struct build *b)
 		if (!started && writer_left(&b->w) < MESSAGE_HEADER_BYTES_MAX + FRAGMENT_MIN &&
 		    writer_left(&b->w) < MESSAGE_HEADER_BYTES_MAX + m->total_bytes)
 			return;
+		if (!fits_class(b, m))
+			return;
 		if (!started)
 			assign_id(a, slot);
-		const uint32_t n =
-			write_fragment(a, b, slot, m->sent_bytes, m->total_bytes - m->sent_bytes);
+		const uint32_t n = write_fragment(a, b, slot, m->sent_bytes,
+						  m->total_bytes - m->sent_bytes, 1);
 		if (n == 0)
 			return;
-		queue_sent(&s->queue, slot, n);
+		queue_sent(&s->queue, slot, n, n + FRAME_COST);
 		m->sent_bytes += n;
 		m->n_pending++;
 		if (m->sent_bytes == m->total_bytes)
@@ -548,21 +667,29 @@ static void write_new(struct ptcp_assoc *a, struct build *b)
 	}
 }
 
-/* What CoDel may call a standing queue depends on how long one message takes by itself. */
-static void set_target(struct ptcp_assoc *a, const struct path *p)
+/*
+ * The queue's parameters for this path. An inner TCP that fills it alone needs a queue of a good
+ * part of its round trip to keep the path busy after it has halved its window, and other flows do
+ * not see that queue. And what CoDel may call a standing queue depends on how long one message
+ * takes by itself.
+ */
+void sender_fit_queue(struct ptcp_assoc *a, const struct path *p)
 {
 	struct queue *const q = &a->sender.queue;
 	const uint64_t rate = max_u64(p->cc.pacing_rate, 1);
+	const uint64_t rtt_us = min_u64(p->rtt.min_us, TARGET_RTT_MAX_US);
 
-	if (q->n_messages > 0)
-		q->target_us =
-			5 * US_PER_MS + min_u64(2 * (q->n_bytes / q->n_messages) * US_PER_S / rate,
-						100 * US_PER_MS);
+	if (q->n_messages == 0)
+		return;
+	q->target_us = max_u64(TARGET_MIN_US, rtt_us * TARGET_RTT_PERCENT / 100) +
+		       min_u64(2 * (q->n_bytes / q->n_messages) * US_PER_S / rate, 100 * US_PER_MS);
+	q->interval_us = max_u64(INTERVAL_MIN_US, 2 * rtt_us);
+	q->quantum_bytes = (uint32_t)min_u64(max_u64(rate / (US_PER_S / QUANTUM_US), QUANTUM_MIN),
+					     QUANTUM_MAX);
 }
 
 void sender_write(struct ptcp_assoc *a, struct build *b)
 {
-	set_target(a, b->path);
 	if (write_resends(a, b))
 		write_new(a, b);
 }
@@ -574,7 +701,7 @@ void sender_check_room(struct ptcp_assoc *a)
 	if (a->now_us < s->memory_us)
 		return;
 	s->memory_us = 0;
-	if (s->blocked && s->queue.n_bytes <= a->config.send_queue_bytes / 2 && has_room(a)) {
+	if (s->blocked && has_room(s)) {
 		s->blocked = false;
 		assoc_event(a, &(struct ptcp_event){ .type = PTCP_EVENT_MESSAGE_ROOM });
 	}

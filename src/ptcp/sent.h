@@ -42,6 +42,8 @@ struct sent_record {
 		uint64_t ack_largest;
 	};
 	uint8_t kind;
+	uint8_t n_sends; /* of a fragment: how often it left, with this one */
+	bool requeued;   /* of a fragment: it is, or was, to be sent again; see `resend` */
 };
 
 enum sent_state { SENT_DONE, SENT_IN_FLIGHT, SENT_LOST };

@@ -25,6 +25,20 @@ static void trace_ptcp(void *user, const struct ptcp_trace *trace, uint64_t now_
 				trace->from, trace->to, trace->because);
 }
 
+static enum ptcp_signal signal_congestion(void *user, uint8_t *message, size_t n_bytes,
+					  size_t *ret_cut_bytes)
+{
+	(void)user;
+	switch (tun_message_signal(message, n_bytes, ret_cut_bytes)) {
+	case TUN_SIGNAL_MARKED:
+		return PTCP_SIGNAL_MARKED;
+	case TUN_SIGNAL_SHORTENED:
+		return PTCP_SIGNAL_SHORTENED;
+	default:
+		return PTCP_SIGNAL_DROP;
+	}
+}
+
 void session_drop_association(struct session *s)
 {
 	ptcp_assoc_free(s->assoc);
@@ -56,6 +70,7 @@ int session_start_association(struct session *s, uint64_t now_us)
 		.role = keys_config.role,
 		.liveness_us = s->config.liveness_us,
 		.ecn = true,
+		.signal = signal_congestion,
 		.trace = trace_ptcp,
 		.trace_user = s,
 	};

@@ -5,6 +5,8 @@
  */
 #include "session/internal.h"
 
+#define URGENT_RESENDS 1 /* what comes later than the next one is worthless */
+
 void session_set_device(struct session *s, const struct tun_addresses *shown, uint32_t features)
 {
 	s->config.shown = *shown;
@@ -72,6 +74,8 @@ void session_tun_commit(struct session *s, size_t frame_bytes, uint64_t now_us)
 		info.flow = tun_packet_flow(&packet, &s->config.flow_seed);
 		info.ordered = packet.tcp;
 		info.urgent = packet.urgent;
+		info.resends_max = packet.urgent ? URGENT_RESENDS : 0;
+		info.dscp = s->config.copy_dscp ? packet.dscp : 0;
 		s->tun_sent++;
 		s->tun_sent_bytes += packet.data_bytes;
 	}

@@ -295,6 +295,7 @@ static void send_direct(const struct path *p, const struct ptcp_batch *batch,
 		.segment_bytes =
 			batch->segment_bytes < batch->used_bytes ? batch->segment_bytes : 0,
 		.ecn = batch->ecn,
+		.dscp = batch->dscp,
 		.path_id = batch->path_id,
 		.data = batch->data,
 		.n_bytes = batch->used_bytes,

@@ -166,6 +166,7 @@ struct session_config {
 		      const char *because); /* may be NULL; must not call back */
 	void *user;
 	bool allow_loopback;
+	bool copy_dscp;       /* of packets to the datagrams that carry them; else those have 0 */
 	uint64_t liveness_us; /* 0: PTCP's default */
 	struct hash_seed flow_seed;
 };
@@ -290,7 +291,7 @@ struct session_send {
 	uint8_t socket;
 	struct endpoint to;
 	size_t segment_bytes; /* 0: one datagram */
-	uint8_t ttl, ecn;
+	uint8_t ttl, ecn, dscp;
 	uint32_t path_id; /* for session_too_big() */
 	/* relay */
 	void *route;

@@ -7,6 +7,7 @@ src_tun_libtun_la_SOURCES = \
 	src/tun/packet.c \
 	src/tun/packet_rewrite.c \
 	src/tun/packet_segment.c \
+	src/tun/packet_signal.c \
 	src/tun/tun.h \
 	src/tun/wire.c \
 	src/tun/wire.h

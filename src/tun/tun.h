@@ -230,6 +230,14 @@ void tun_packet_finish_checksum(struct tun_packet *packet);
 /* Of the inner 5-tuple (3-tuple for fragments); never 0. Both directions differ. */
 uint32_t tun_packet_flow(const struct tun_packet *packet, const struct hash_seed *seed);
 
+/*
+ * Tells the sender of a message that its flow has a standing queue: an ECN-capable packet gets CE
+ * (RFC 3168; a super-packet in all its segments), from another super-packet the first segment is
+ * taken away: then the message begins *ret_cut_bytes later. DROP: neither is possible.
+ */
+enum tun_signal { TUN_SIGNAL_DROP, TUN_SIGNAL_MARKED, TUN_SIGNAL_SHORTENED };
+enum tun_signal tun_message_signal(uint8_t *message, size_t message_bytes, size_t *ret_cut_bytes);
+
 enum tun_direction { TUN_TO_PEER, TUN_FROM_PEER };
 
 /*

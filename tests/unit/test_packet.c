@@ -161,6 +161,22 @@ static void make(struct made *m, uint8_t family, uint8_t protocol, size_t payloa
 	make_checksum(m);
 }
 
+static void fix_header4(struct made *m)
+{
+	set_word(m->ip + 10, 0);
+	set_word(m->ip + 10, 0xffff & ~slow_sum(m->ip, m->offset, 0));
+}
+
+static void set_ecn(struct made *m, uint8_t ecn)
+{
+	if (m->ip[0] >> 4 == 6) {
+		m->ip[1] = (uint8_t)((m->ip[1] & 0xcf) | ecn << 4);
+		return;
+	}
+	m->ip[1] = (uint8_t)((m->ip[1] & 0xfc) | ecn);
+	fix_header4(m);
+}
+
 static void make_partial(struct made *m, uint8_t gso, uint16_t gso_bytes)
 {
 	const size_t at = m->protocol == 6 ? 16 : 6;
@@ -321,12 +337,6 @@ static void unknown_and_extension_headers_are_not_carried(void **state)
 	set_word(made.ip + 42, 0);
 	assert_int_equal(tun_packet_parse_frame(made.frame, made.frame_bytes, &p),
 			 -EPROTONOSUPPORT);
-}
-
-static void fix_header4(struct made *m)
-{
-	set_word(m->ip + 10, 0);
-	set_word(m->ip + 10, 0xffff & ~slow_sum(m->ip, m->offset, 0));
 }
 
 static void source_routes_and_broken_options_are_refused(void **state)
@@ -513,6 +523,95 @@ static void a_message_says_what_the_frame_said(void **state)
 		if (p.data_bytes <= 256 && p.gso == TUN_GSO_NONE)
 			assert_int_equal(header, 0);
 	}
+}
+
+/* What tun_message_signal() leaves must be what a router would have forwarded. */
+static void a_mark_is_on_every_segment(void **state)
+{
+	(void)state;
+	for (uint32_t n = 0; n < 300; n++) {
+		const size_t kind = n % ARRAY_SIZE(kinds);
+		struct tun_packet before, after;
+		size_t cut = 0, header;
+
+		seed(n);
+		make(&made, kinds[kind].family, kinds[kind].protocol, 300 + rng(3000), &canonical);
+		set_ecn(&made, (uint8_t)(1 + n / ARRAY_SIZE(kinds) % 3));
+		if (kinds[kind].protocol == 6)
+			make_partial(&made, kinds[kind].family == 4 ? TUN_GSO_TCP4 : TUN_GSO_TCP6,
+				     (uint16_t)(8 + rng(2000)));
+		assert_int_equal(tun_packet_parse_frame(made.frame, made.frame_bytes, &before), 0);
+		header = tun_packet_message_header(&before, copy);
+		memcpy(copy + header, before.data, before.data_bytes);
+		assert_int_equal(tun_message_signal(copy, header + before.data_bytes, &cut),
+				 TUN_SIGNAL_MARKED);
+		assert_int_equal(cut, 0);
+		/* Sound: the IPv4 header checksum was verified. */
+		assert_int_equal(tun_packet_parse_message(copy, header + before.data_bytes, &after),
+				 0);
+		assert_int_equal(after.ecn, 3);
+		assert_int_equal(after.dscp, before.dscp);
+		assert_int_equal(after.gso_bytes, before.gso_bytes);
+		assert_memory_equal(after.data + after.transport_offset,
+				    before.data + before.transport_offset,
+				    before.data_bytes - before.transport_offset);
+		if (!after.checksum_partial)
+			assert_checksums(after.data, after.data_bytes, after.protocol,
+					 after.transport_offset);
+	}
+}
+
+static void without_ecn_one_segment_pays(void **state)
+{
+	static uint8_t expected[TUN_FRAME_BYTES];
+	uint32_t n_shortened = 0;
+
+	(void)state;
+	for (uint32_t n = 0; n < 400; n++) {
+		const uint8_t family = n % 2 ? 4 : 6;
+		const bool udp = n % 3 == 0;
+		const size_t payload_bytes = 1 + rng(20000);
+		struct tun_packet before, after;
+		struct tun_segments left, all;
+		size_t cut = 0, header, want, got;
+
+		seed(n);
+		make(&made, family, udp ? 17 : 6, payload_bytes, &canonical);
+		set_ecn(&made, 0);
+		make_partial(&made,
+			     udp           ? TUN_GSO_UDP
+			     : family == 4 ? TUN_GSO_TCP4
+					   : TUN_GSO_TCP6,
+			     (uint16_t)(200 + rng(2000)));
+		assert_int_equal(tun_packet_parse_frame(made.frame, made.frame_bytes, &before), 0);
+		header = tun_packet_message_header(&before, copy);
+		memcpy(copy + header, before.data, before.data_bytes);
+		const size_t message_bytes = header + before.data_bytes;
+		const bool many = before.gso != TUN_GSO_NONE;
+		assert_int_equal(tun_message_signal(copy, message_bytes, &cut),
+				 many ? TUN_SIGNAL_SHORTENED : TUN_SIGNAL_DROP);
+		if (!many)
+			continue;
+		n_shortened++;
+		assert_int_equal(cut, before.gso_bytes);
+		assert_int_equal(tun_packet_parse_message(copy + cut, message_bytes - cut, &after),
+				 0);
+		tun_segments_init(&all, &before);
+		assert_true(tun_segments_next(&all, expected, sizeof(expected)) > 0);
+		tun_segments_init(&left, &after);
+		while ((want = tun_segments_next(&all, expected, sizeof(expected))) > 0) {
+			got = tun_segments_next(&left, out, sizeof(out));
+			assert_int_equal(got, want);
+			assert_memory_equal(out, expected, want);
+		}
+		assert_int_equal(tun_segments_next(&left, out, sizeof(out)), 0);
+	}
+	assert_true(n_shortened > 300);
+	/* Rubbish is dropped, not touched. */
+	size_t cut = 7;
+	memset(copy, 0x45, 100);
+	assert_int_equal(tun_message_signal(copy, 100, &cut), TUN_SIGNAL_DROP);
+	assert_int_equal(cut, 7);
 }
 
 static void an_empty_message_is_refused(void **state)
@@ -853,6 +952,8 @@ int main(void)
 		cmocka_unit_test(offload_headers_must_fit_the_packet),
 		cmocka_unit_test(what_is_urgent_is_known_by_marking_or_size),
 		cmocka_unit_test(a_message_says_what_the_frame_said),
+		cmocka_unit_test(a_mark_is_on_every_segment),
+		cmocka_unit_test(without_ecn_one_segment_pays),
 		cmocka_unit_test(an_empty_message_is_refused),
 		cmocka_unit_test(only_the_two_ends_of_a_link_may_speak),
 		cmocka_unit_test(translated_packets_have_right_checksums),

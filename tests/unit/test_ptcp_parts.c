@@ -433,6 +433,7 @@ static void the_pool_keeps_to_its_budget_whatever_the_sizes(void **state)
  * ------------------------------------------------------------------------------------------ */
 
 static struct queue_item items[4096];
+static struct queue queue;
 
 static struct queue_item *item_of(void *owner, uint32_t slot)
 {
@@ -440,73 +441,297 @@ static struct queue_item *item_of(void *owner, uint32_t slot)
 	return &items[slot];
 }
 
-static void start_queue(struct queue *q)
+static void start_queue(void)
 {
-	queue_init(q, 42);
-	q->item = item_of;
+	queue_init(&queue, 42);
+	queue.item = item_of;
+}
+
+/* The next message; it must not be one that CoDel is against. */
+static uint32_t pick(uint64_t now_us)
+{
+	enum queue_verdict verdict;
+	const uint32_t slot = queue_pick(&queue, now_us, &verdict);
+
+	assert_int_equal(verdict, QUEUE_SEND);
+	return slot;
+}
+
+static uint32_t send_some(uint32_t slot, uint32_t n_max)
+{
+	const uint32_t n = (uint32_t)min_u64(items[slot].left_bytes, n_max);
+
+	queue_sent(&queue, slot, n, n);
+	return n;
+}
+
+static void empty_queue(uint64_t now_us)
+{
+	enum queue_verdict verdict;
+
+	for (uint32_t at; (at = queue_pick(&queue, now_us, &verdict)) != QUEUE_NONE;)
+		send_some(at, UINT32_MAX);
+	assert_int_equal(queue.n_bytes + queue.n_messages, 0);
 }
 
 static void flows_share_alike_and_a_new_one_goes_first(void **state)
 {
-	static struct queue q;
-	uint64_t sent[3] = { 0 };
+	uint64_t sent[2] = { 0 };
 	uint32_t slot = 0;
-	bool drop;
 
 	(void)state;
-	start_queue(&q);
+	start_queue();
 	/* Flow 0 in large messages, 1 in small ones, 2 comes later. */
 	for (int i = 0; i < 20; i++)
-		queue_push(&q, slot++, 1000, false, 64000, 0);
+		queue_push(&queue, slot++, 1000, false, 64000, 0);
 	for (int i = 0; i < 1000; i++)
-		queue_push(&q, slot++, 2000, false, 1280, 0);
+		queue_push(&queue, slot++, 2000, false, 1280, 0);
 	for (int i = 0; i < 600; i++) {
-		const uint32_t at = queue_pick(&q, 1000, &drop);
+		const uint32_t at = pick(1000);
 
-		assert_false(drop);
-		const uint32_t n = (uint32_t)min_u64(items[at].left_bytes, 1400);
-		sent[at >= 20] += n;
-		queue_sent(&q, at, n);
+		sent[at >= 20] += send_some(at, 1400);
 	}
 	assert_in_range(sent[0] * 100 / (sent[0] + sent[1]), 47, 53);
-	queue_push(&q, slot, 3000, false, 100, 1000);
-	assert_int_equal(queue_pick(&q, 1000, &drop), slot);
-	queue_sent(&q, slot++, 100);
-	queue_push(&q, slot, 1000, true, 100, 1000);
-	assert_int_equal(queue_pick(&q, 1000, &drop), slot);
-	queue_remove_head(&q, slot);
-	for (uint32_t at; (at = queue_pick(&q, 1000, &drop)) != QUEUE_NONE;)
-		queue_sent(&q, at, items[at].left_bytes);
-	assert_int_equal(q.n_bytes + q.n_messages, 0);
+	/* Between two fragments of a large message. */
+	queue_push(&queue, slot, 3000, false, 100, 1000);
+	assert_int_equal(pick(1000), slot);
+	send_some(slot, 100);
+	empty_queue(1000);
 }
 
-static void a_standing_queue_is_dropped_from_more_and_more(void **state)
+static void sixteen_flows_have_a_bucket_each(void **state)
 {
-	static struct queue q;
-	uint32_t slot = 0, n_drops = 0, n_early = 0;
-	bool drop;
+	(void)state;
+	for (uint32_t seed = 0; seed < 500; seed++) {
+		bool used[QUEUE_BUCKETS] = { false };
+
+		queue_init(&queue, seed * UINT64_C(0x9e3779b97f4a7c15));
+		queue.item = item_of;
+		for (uint32_t i = 0; i < 16; i++) {
+			const uint32_t flow = (seed + 1) * 1000003 + i * 65537;
+			const unsigned b = queue_push(&queue, i, flow, false, 1000, 0);
+
+			assert_false(used[b]);
+			used[b] = true;
+			assert_int_equal(queue_push(&queue, 100 + i, flow, false, 1000, 0), b);
+		}
+		empty_queue(0);
+		/* A flow that was idle finds its bucket again. */
+		const unsigned b = queue_push(&queue, 0, (seed + 1) * 1000003, false, 1000, 1);
+		assert_true(used[b]);
+	}
+}
+
+static void more_flows_than_buckets_share_them(void **state)
+{
+	uint32_t n_seen = 0;
 
 	(void)state;
-	start_queue(&q);
+	start_queue();
+	for (uint32_t i = 0; i < 2000; i++)
+		assert_true(queue_push(&queue, i, 77 * i, false, 500, 0) < QUEUE_BUCKETS);
+	for (uint32_t at; (at = pick(0)) != QUEUE_NONE; n_seen++)
+		send_some(at, 500);
+	assert_int_equal(n_seen, 2000);
+}
+
+/* RFC 8290, section 4.2: an empty queue of the new list passes through the old list first, or a
+ * flow that sends one packet at a time would starve the others. */
+static void a_trickle_does_not_starve_others(void **state)
+{
+	uint32_t n_bulk = 0, n_trickle = 0;
+
+	(void)state;
+	start_queue();
+	for (uint32_t i = 0; i < 2000; i++)
+		queue_push(&queue, i, 1, false, 1400, 0);
+	queue_push(&queue, 4000, 2, false, 1400, 0);
+	for (uint32_t i = 0; i < 1000; i++) {
+		const uint32_t at = pick(0);
+
+		send_some(at, 1400);
+		if (at == 4000) {
+			n_trickle++;
+			queue_push(&queue, 4000, 2, false, 1400, 0);
+		} else {
+			n_bulk++;
+		}
+	}
+	assert_in_range(n_bulk, 480, 520);
+	assert_int_equal(n_bulk + n_trickle, 1000);
+}
+
+/* Urgent messages need not wait for their flow's turn, until it has had its share of the round. */
+static void the_urgent_pass_within_their_share(void **state)
+{
+	uint32_t slot = 1000, n_urgent = 0;
+
+	(void)state;
+	start_queue();
+	for (uint32_t i = 0; i < 900; i++)
+		queue_push(&queue, i, 1 + i % 15, false, 1400, 0);
+	for (int i = 0; i < 30; i++)
+		send_some(pick(0), 1400);
+	queue_push(&queue, slot, 99, true, 200, 0);
+	assert_int_equal(pick(0), slot);
+	send_some(slot++, 200);
+	send_some(pick(0), 1400);
+	/* It is among the old ones now, with credit: passes all the same. */
+	queue_push(&queue, slot, 99, true, 200, 0);
+	assert_int_equal(pick(0), slot);
+	send_some(slot++, 200);
+	/* A flood of them gets a sixteenth. */
+	for (uint32_t i = 0; i < 500; i++)
+		queue_push(&queue, slot++, 99, true, 700, 0);
+	for (int i = 0; i < 330; i++) {
+		const uint32_t at = pick(0);
+
+		n_urgent += at >= 1000 ? send_some(at, 1400) : 0;
+		if (at < 1000)
+			send_some(at, 1400);
+	}
+	assert_in_range(n_urgent, 330 * 1400 / 18, 330 * 1400 / 14);
+}
+
+/* Both ends of what the control law is about (RFC 8289, section 5): times are exact. */
+static void codel_follows_its_control_law(void **state)
+{
+	/* INTERVAL / sqrt(count), from the first drop on */
+	static const uint64_t gaps_us[] = { 100000, 70710, 57735, 50000, 44721, 40824, 37796 };
+	uint64_t drops_us[8];
+	uint32_t slot = 0, n_drops = 0;
+	enum queue_verdict verdict;
+
+	(void)state;
+	start_queue();
+	/* Two come where one goes, each millisecond: the queue stands ever longer. */
+	for (uint64_t now_us = 0; n_drops < ARRAY_SIZE(drops_us); now_us += 1000) {
+		assert_true(now_us < 2 * US_PER_S);
+		queue_push(&queue, slot++ % 4096, 7, false, 1000, now_us);
+		queue_push(&queue, slot++ % 4096, 7, false, 1000, now_us);
+		uint32_t at = queue_pick(&queue, now_us, &verdict);
+		if (verdict == QUEUE_SIGNAL) {
+			drops_us[n_drops++] = now_us;
+			queue_remove_head(&queue, at);
+			at = pick(now_us);
+		}
+		send_some(at, 1000);
+	}
+	/* The message that leaves at 10 ms is the first that waited 5 ms; one interval later. */
+	assert_in_range(drops_us[0], 109000, 111000);
+	for (unsigned i = 1; i < ARRAY_SIZE(drops_us); i++)
+		assert_in_range(drops_us[i] - drops_us[i - 1], gaps_us[i - 1] - 1000,
+				gaps_us[i - 1] + 1000);
+}
+
+/* One that is marked is sent: it is said once about each message. */
+static void codel_signals_a_message_once(void **state)
+{
+	enum queue_verdict verdict;
+	uint32_t at, n_signals = 0;
+
+	(void)state;
+	start_queue();
+	for (uint32_t i = 0; i < 200; i++)
+		queue_push(&queue, i, 7, false, 60000, 0);
+	for (uint64_t now_us = 50000; now_us < 5 * US_PER_S; now_us += 1000) {
+		at = queue_pick(&queue, now_us, &verdict);
+		if (verdict == QUEUE_SIGNAL) {
+			n_signals++;
+			assert_int_equal(queue_pick(&queue, now_us, &verdict), at);
+			assert_int_equal(verdict, QUEUE_SEND);
+		}
+		send_some(at, 1400);
+	}
+	assert_in_range(n_signals, 20, 200);
+}
+
+static void what_leaves_in_time_is_never_dropped(void **state)
+{
+	uint32_t slot = 0;
+
+	(void)state;
+	start_queue();
+	/* 4 ms of queue for long; a burst of 90 ms that goes away; one message that waits alone. */
+	for (uint64_t now_us = 0; now_us < US_PER_S; now_us += 1000) {
+		for (int i = now_us == 0 ? 4 : 1; i > 0; i--)
+			queue_push(&queue, slot++ % 4096, 7, false, 1000, now_us);
+		send_some(pick(now_us), 1000);
+	}
+	empty_queue(US_PER_S);
+	for (int i = 0; i < 90; i++)
+		queue_push(&queue, slot++ % 4096, 7, false, 1000, US_PER_S);
+	for (uint64_t now_us = US_PER_S; queue.n_messages > 0; now_us += 1000)
+		send_some(pick(now_us), 1000);
+	queue_push(&queue, 1, 7, false, 60000, 2 * US_PER_S);
+	assert_int_equal(pick(4 * US_PER_S), 1);
+}
+
+/* It drops often enough to hold a flow that does not react to a part of its losses. */
+static void a_standing_queue_is_dropped_from_more_and_more(void **state)
+{
+	uint32_t slot = 0, n_drops = 0, n_early = 0;
+	enum queue_verdict verdict;
+
+	(void)state;
+	start_queue();
 	/* One message comes and one goes each millisecond; 30 ms of them stand. */
 	for (uint64_t now_us = 0; now_us < 2 * US_PER_S; now_us += 1000) {
 		const int n_in = now_us == 0 ? 30 : 1;
 
 		for (int i = 0; i < n_in; i++)
-			queue_push(&q, slot++ % 4096, 7, false, 1000, now_us);
-		uint32_t at = queue_pick(&q, now_us, &drop);
-		while (at != QUEUE_NONE && drop) {
+			queue_push(&queue, slot++ % 4096, 7, false, 1000, now_us);
+		uint32_t at = queue_pick(&queue, now_us, &verdict);
+		while (at != QUEUE_NONE && verdict == QUEUE_SIGNAL) {
 			n_drops++;
 			n_early += now_us < 100000;
-			queue_remove_head(&q, at);
-			at = queue_pick(&q, now_us, &drop);
+			queue_remove_head(&queue, at);
+			at = queue_pick(&queue, now_us, &verdict);
 		}
 		if (at != QUEUE_NONE)
-			queue_sent(&q, at, items[at].left_bytes);
+			send_some(at, UINT32_MAX);
 	}
 	assert_int_equal(n_early, 0);
 	assert_in_range(n_drops, 15, 40);
-	assert_true(q.n_messages <= 15);
+	assert_true(queue.n_messages <= 15);
+}
+
+static void the_fattest_flow_pays(void **state)
+{
+	(void)state;
+	start_queue();
+	for (uint32_t i = 0; i < 10; i++)
+		queue_push(&queue, i, 1, false, 1000, 0);
+	queue_push(&queue, 100, 2, false, 60000, 0);
+	queue_push(&queue, 101, 2, false, 500, 0);
+	assert_int_equal(queue_drop_fattest(&queue), 100);
+	assert_int_equal(queue_drop_fattest(&queue), 0);
+	/* What is under way stays; the one behind it goes. */
+	assert_int_equal(pick(0), 1);
+	send_some(1, 10);
+	assert_int_equal(queue_drop_fattest(&queue), 2);
+	assert_int_equal(pick(0), 1);
+	send_some(1, 990);
+	for (uint32_t i = 3; i < 10; i++)
+		assert_int_equal(queue_drop_fattest(&queue), i);
+	assert_int_equal(queue.n_bytes, 500);
+	assert_int_equal(pick(0), 101);
+	send_some(101, 100);
+	assert_int_equal(queue_drop_fattest(&queue), QUEUE_NONE);
+	empty_queue(0);
+}
+
+static void a_shortened_message_counts_less(void **state)
+{
+	(void)state;
+	start_queue();
+	queue_push(&queue, 1, 7, false, 5000, 0);
+	queue_push(&queue, 2, 7, false, 100, 0);
+	assert_int_equal(pick(0), 1);
+	queue_shorten(&queue, 1, 1448);
+	assert_int_equal(queue.n_bytes, 3652);
+	assert_int_equal(items[1].left_bytes, 3552);
+	empty_queue(0);
 }
 
 /* ---- congestion control
@@ -595,7 +820,16 @@ int main(void)
 		cmocka_unit_test(the_ring_finds_what_is_outstanding),
 		cmocka_unit_test(the_pool_keeps_to_its_budget_whatever_the_sizes),
 		cmocka_unit_test(flows_share_alike_and_a_new_one_goes_first),
+		cmocka_unit_test(sixteen_flows_have_a_bucket_each),
+		cmocka_unit_test(more_flows_than_buckets_share_them),
+		cmocka_unit_test(a_trickle_does_not_starve_others),
+		cmocka_unit_test(the_urgent_pass_within_their_share),
+		cmocka_unit_test(codel_follows_its_control_law),
+		cmocka_unit_test(codel_signals_a_message_once),
+		cmocka_unit_test(what_leaves_in_time_is_never_dropped),
 		cmocka_unit_test(a_standing_queue_is_dropped_from_more_and_more),
+		cmocka_unit_test(the_fattest_flow_pays),
+		cmocka_unit_test(a_shortened_message_counts_less),
 		cmocka_unit_test(the_controller_finds_the_rate_and_keeps_it_under_random_loss),
 		cmocka_unit_test(the_controller_never_stops_sending),
 	};
