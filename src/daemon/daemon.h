@@ -35,6 +35,7 @@ struct daemon_options {
 	char *default_identity;      /* NULL: none */
 	char *stun[DAEMON_STUN_MAX]; /* "host:port" */
 	size_t n_stun;
+	bool copy_dscp;  /* of inner packets to outer ones */
 	bool accept_new; /* trust new domains and peers without asking */
 	struct daemon_domain domains[DAEMON_DOMAINS_MAX];
 	size_t n_domains;

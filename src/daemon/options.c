@@ -16,6 +16,7 @@ struct loaded {
 	char *state_dir, *control_path, *names_path, *user, *default_identity;
 	uint64_t port;
 	int log_level; /* index into log_levels */
+	int dscp;      /* index into dscp_rules */
 	bool accept_new;
 	struct conf_list stun;
 	struct daemon_domain domains[DAEMON_DOMAINS_MAX];
@@ -23,6 +24,8 @@ struct loaded {
 };
 
 static const char *const log_levels[] = { "error", "warning", "notice", "info", "debug", NULL };
+
+static const char *const dscp_rules[] = { "clear", "copy", NULL };
 
 static int refuse(char *why, size_t why_bytes, const char *reason)
 {
@@ -86,6 +89,7 @@ static const struct conf_key keys[] = {
 	{ .section = "daemon", .name = "user", .type = CONF_TEXT, .offset = FIELD(user) },
 	{ .section = "daemon", .name = "log-level", .type = CONF_CHOICE, .offset = FIELD(log_level), .choices = log_levels },
 	{ .section = "identity", .name = "default", .type = CONF_TEXT, .offset = FIELD(default_identity) },
+	{ .section = "network", .name = "dscp", .type = CONF_CHOICE, .offset = FIELD(dscp), .choices = dscp_rules },
 	{ .section = "network", .name = "stun", .type = CONF_LIST, .offset = FIELD(stun), .set = check_host_port },
 	{ .section = "trust", .name = "accept-new", .type = CONF_BOOL, .offset = FIELD(accept_new) },
 	{ .section = "domain *", .name = "server", .type = CONF_CALL, .set = set_domain_server },
@@ -149,6 +153,7 @@ static void take_over(struct daemon_options *options, struct loaded *loaded)
 	take_text(&options->default_identity, &loaded->default_identity);
 	options->port = loaded->port;
 	options->log_level = LOG_ERROR_ + loaded->log_level;
+	options->copy_dscp = loaded->dscp != 0;
 	options->accept_new = loaded->accept_new;
 	for (size_t i = 0; i < options->n_stun; i++)
 		free(options->stun[i]);
@@ -166,6 +171,7 @@ int daemon_options_load(struct daemon_options *options, const char *path, char *
 {
 	struct loaded loaded = { .port = options->port,
 				 .log_level = options->log_level - LOG_ERROR_,
+				 .dscp = options->copy_dscp,
 				 .accept_new = options->accept_new };
 	struct conf_error error = { 0 };
 	const int r = conf_load(path, keys, ARRAY_SIZE(keys), &loaded, &error);
