@@ -1,4 +1,4 @@
-EXTRA_DIST += autogen.sh contrib/common.sh contrib/bench contrib/check contrib/demo contrib/fuzz contrib/nat-matrix \
+EXTRA_DIST += autogen.sh contrib/common.sh contrib/bench contrib/check contrib/demo contrib/fuzz contrib/nat-matrix contrib/wan-try \
 	contrib/completion/q2q-tun.bash
 
 bashcompletion_DATA = contrib/completion/q2q-tun
