@@ -32,6 +32,7 @@ wan_join() {
     setpriv --pdeathsig KILL "$BUILD/tests/bench/wan" "/proc/${LAB_PID[$a]}/ns/net" eth0 \
         "/proc/${LAB_PID[$b]}/ns/net" eth0 "$@" >"$log" 2>&1 </dev/null &
     WAN_PID[$a]=$!
+    LAB_OUTER+=("${WAN_PID[$a]}")
     if ! wait_for 5 grep -q ^ready "$log"; then
         cat "$log" >&2
         return 1
