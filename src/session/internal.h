@@ -47,6 +47,7 @@ struct rendezvous {
 	uint8_t own_cid[PTCP_CID_BYTES], peer_cid[PTCP_CID_BYTES];
 	struct crypto_cert *peer_cert;
 	uint64_t deadline_us; /* ASKING, ANSWERED */
+	uint64_t told_us;     /* when we sent what the peer answers at once; NEVER_US: not now */
 };
 
 struct path {

@@ -23,7 +23,7 @@ void rendezvous_clear(struct rendezvous *r)
 {
 	crypto_cert_unref(r->peer_cert);
 	secret_wipe(r, sizeof(*r));
-	r->deadline_us = NEVER_US;
+	r->deadline_us = r->told_us = NEVER_US;
 }
 
 struct keys_rendezvous rendezvous_keys(const struct session *s, const struct rendezvous *r)
@@ -200,6 +200,14 @@ static void drop_signals(struct session *s)
 	s->n_signals = 0;
 }
 
+/* What we sent was answered at once: half of that time is the way of one signal. */
+static void learn_signal_delay(struct session *s, uint64_t now_us)
+{
+	if (s->nat && s->open.told_us <= now_us)
+		nat_agent_set_signal_delay(s->nat, (now_us - s->open.told_us) / 2);
+	s->open.told_us = NEVER_US;
+}
+
 /* ---- open ---- */
 
 int rendezvous_make_agent(struct session *s, uint64_t now_us)
@@ -247,7 +255,7 @@ static int open_pending(struct session *s, bool keep, uint64_t now_us)
 	s->open.phase = RENDEZVOUS_OPEN;
 	s->open.deadline_us = NEVER_US;
 	session_channel_reset(s, now_us);
-	s->pending = (struct rendezvous){ .deadline_us = NEVER_US };
+	s->pending = (struct rendezvous){ .deadline_us = NEVER_US, .told_us = NEVER_US };
 	/* A moment for a path to come up over this one, before a stalled link asks again. */
 	s->retry_us = now_us + OPEN_GRACE_US;
 	r = rendezvous_make_agent(s, now_us);
@@ -354,8 +362,10 @@ int session_answer(struct session *s, const struct session_answer *answer, uint6
 	if (!r && s->nat)
 		own.candidates_bytes =
 			nat_agent_encode(s->nat, own.candidates, sizeof(own.candidates), now_us);
-	if (!r)
+	if (!r) {
+		s->open.told_us = now_us;
 		r = send_offer(s, &own);
+	}
 	if (r)
 		rendezvous_fail(s, SESSION_WHY_PROTOCOL,
 				r == -EBADMSG ? "the peer's offer cannot be read or is not by the "
@@ -425,6 +435,7 @@ int session_inbound(struct session *s, const struct session_inbound *inbound,
 	s->pending.route = inbound->route;
 	s->pending.peer_cert = crypto_cert_ref(inbound->peer_cert);
 	s->pending.deadline_us = now_us + OFFER_TIMEOUT_US;
+	s->pending.told_us = now_us;
 	r = make_reply(s, inbound, ret_reply);
 	if (r) {
 		rendezvous_fail(s, SESSION_WHY_PROTOCOL,
@@ -451,6 +462,7 @@ static int input_first(struct session *s, const void *body, size_t n_bytes, uint
 	keep = theirs.keep && same_association(s, &theirs);
 	take_offer(s, &s->pending, &theirs);
 	r = open_pending(s, keep, now_us);
+	learn_signal_delay(s, now_us);
 	if (!r && s->nat && theirs.candidates_bytes)
 		nat_agent_input_list(s->nat, theirs.candidates, theirs.candidates_bytes, now_us);
 	secret_wipe(&theirs, sizeof(theirs));
@@ -465,6 +477,7 @@ static int input_trickle(struct session *s, const void *body, size_t n_bytes, ui
 
 	if (open_offer(s, &s->open, body, n_bytes, &theirs))
 		return -EBADMSG;
+	learn_signal_delay(s, now_us);
 	if (s->nat && theirs.candidates_bytes)
 		nat_agent_input_list(s->nat, theirs.candidates, theirs.candidates_bytes, now_us);
 	return 0;
