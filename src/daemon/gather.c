@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #define STUN_DEFAULT_PORT 3478
+#define OTHER_PORT_MIN    1024
 
 static void arm(struct daemon *d);
 
@@ -108,6 +109,32 @@ static bool all_done(const struct daemon *d, uint8_t socket)
 	return true;
 }
 
+static void start_try(struct daemon *d, struct udp_socket *s, const struct endpoint *server);
+
+static void ask_other(struct daemon *d, struct udp_socket *s, const struct gather_server *server)
+{
+	struct endpoint other = server->endpoint;
+
+	other.port = server->other_port;
+	if (other.port && other.port != server->endpoint.port)
+		start_try(d, s, &other);
+}
+
+/* The server answers on another port too: what is seen there shows what our NAT does. Only its
+ * port is believed, so that nobody is asked whom we did not choose. */
+static void learn_other(struct daemon *d, const struct gather_try *t)
+{
+	for (size_t i = 0; i < d->gather.n_servers; i++) {
+		struct gather_server *server = &d->gather.servers[i];
+
+		if (!endpoint_equal(&server->endpoint, &t->server) || server->other_port ||
+		    t->client.other.port < OTHER_PORT_MIN)
+			continue;
+		server->other_port = t->client.other.port;
+		ask_other(d, &d->udp.sockets[t->socket], server);
+	}
+}
+
 /* One question is answered, or given up. */
 static void try_done(struct daemon *d, struct gather_try *t)
 {
@@ -124,6 +151,8 @@ static void try_done(struct daemon *d, struct gather_try *t)
 	else
 		log_debug("STUN: no answer from %s to socket %u",
 			  endpoint_format(&t->server, server), t->socket);
+	if (t->client.state == STUN_DONE)
+		learn_other(d, t);
 	LIST_FOREACH (link, &d->links, entry) {
 		if (!link_uses(link, s))
 			continue;
@@ -196,8 +225,10 @@ void gather_socket(struct daemon *d, struct udp_socket *s)
 {
 	if (s->owner)
 		tell_socket(d, s->owner, s);
-	for (size_t i = 0; i < d->gather.n_servers; i++)
-		start_try(d, s, &d->gather.servers[i]);
+	for (size_t i = 0; i < d->gather.n_servers; i++) {
+		start_try(d, s, &d->gather.servers[i].endpoint);
+		ask_other(d, s, &d->gather.servers[i]);
+	}
 	if (s->owner && all_done(d, s->number))
 		session_gathered(s->owner->session, net_loop_now_us(d->loop));
 	arm(d);
@@ -236,11 +267,11 @@ bool gather_input(struct daemon *d, uint8_t socket, const struct endpoint *from,
 void gather_add_server(struct daemon *d, const struct endpoint *server)
 {
 	for (size_t i = 0; i < d->gather.n_servers; i++)
-		if (endpoint_equal(&d->gather.servers[i], server))
+		if (endpoint_equal(&d->gather.servers[i].endpoint, server))
 			return;
 	if (d->gather.n_servers == GATHER_SERVERS_MAX)
 		return;
-	d->gather.servers[d->gather.n_servers++] = *server;
+	d->gather.servers[d->gather.n_servers++] = (struct gather_server){ .endpoint = *server };
 	start_try(d, &d->udp.sockets[0], server);
 	arm(d);
 }

@@ -351,7 +351,7 @@ void udp_send(struct daemon *d, struct link *link, const struct session_send *se
 /* ---- our addresses ---- */
 
 #define GATHER_SERVERS_MAX 24
-#define GATHER_TRIES_MAX   64
+#define GATHER_TRIES_MAX   128
 
 /* One question to one STUN server from one socket. */
 struct gather_try {
@@ -361,8 +361,14 @@ struct gather_try {
 	struct stun_client client;
 };
 
+/* A STUN server, and the other port of it that it told us of; 0: none. */
+struct gather_server {
+	struct endpoint endpoint;
+	uint16_t other_port;
+};
+
 struct gather {
-	struct endpoint servers[GATHER_SERVERS_MAX];
+	struct gather_server servers[GATHER_SERVERS_MAX];
 	size_t n_servers;
 	struct gather_try tries[GATHER_TRIES_MAX];
 	struct net_timer timer;

@@ -58,6 +58,7 @@ static const struct conf_key keys[] = {
 	{ "server", "log-level",           CONF_CHOICE, FIELD(log_level),
 	  .choices = log_level_names },
 	{ "server", "federation-private",  CONF_BOOL,   FIELD(federation_private) },
+	{ "server", "stun-second-port",    CONF_BOOL,   FIELD(stun_second_port) },
 	{ "server", "password-min",        CONF_UINT,   FIELD(password_min_bytes), 1, 128 },
 	{ "server", "certificate-days",    CONF_UINT,   FIELD(certificate_days), 1, 3650 },
 	{ "limits", "connections",         CONF_UINT,   FIELD(connections_max), 1, 1000000 },
@@ -120,6 +121,7 @@ int options_init(struct server_options *o)
 	*o = (struct server_options){
 		.registration = REGISTRATION_INVITE,
 		.log_level = LOG_INFO_ - LOG_ERROR_,
+		.stun_second_port = true,
 		.connections_max = 10000,
 		.connections_per_address_max = 100,
 		.password_min_bytes = 8,

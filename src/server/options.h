@@ -42,6 +42,7 @@ struct server_options {
 	char *public_address;    /* host name or address that clients reach us by; NULL: not told */
 	char *user;              /* whom to become when started by root; NULL: stay */
 	int log_level;           /* index into error, warning, notice, info, debug */
+	bool stun_second_port;   /* answer STUN on the next port too */
 	bool federation_private; /* servers of other domains may have private addresses */
 	uint64_t connections_max, connections_per_address_max;
 	uint64_t password_min_bytes;

@@ -172,7 +172,7 @@ static void open_second_stun(struct server *s)
 	const uint16_t port = net_listener_local(s->sockets[0].tcp).port;
 	int rc;
 
-	if (port == UINT16_MAX)
+	if (port == UINT16_MAX || !s->options->stun_second_port)
 		return;
 	second.port = (uint16_t)(port + 1);
 	rc = open_udp(s, &second, &s->stun_second);

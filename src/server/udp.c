@@ -124,6 +124,24 @@ static size_t on_channel(struct server *s, struct net_udp *udp, const struct net
 	}
 }
 
+/* Where the same machine answers STUN too: the two ports tell of each other. */
+static const struct endpoint *other_address(const struct server *s, const struct net_udp *udp,
+					    const struct net_udp_packet *packet,
+					    struct endpoint *other)
+{
+	const struct endpoint second =
+		s->stun_second ? net_udp_local(s->stun_second) : (struct endpoint){ 0 };
+
+	/* IPv6 has no mappings to compare. */
+	if (!second.port || packet->local.family != FAMILY_IPV4 ||
+	    (second.ip.family != FAMILY_NONE && !ip_equal(&second.ip, &packet->local)))
+		return NULL;
+	*other = (struct endpoint){ .ip = packet->local, .port = second.port };
+	if (udp == s->stun_second)
+		other->port = (uint16_t)(second.port - 1);
+	return other;
+}
+
 static void on_datagram(struct server *s, struct net_udp *udp, const struct net_udp_packet *packet,
 			const uint8_t *data, size_t n_bytes, uint64_t now_us)
 {
@@ -132,8 +150,10 @@ static void on_datagram(struct server *s, struct net_udp *udp, const struct net_
 	if (packet->from.port == 0)
 		return;
 	if (stun_is_message(data, n_bytes)) {
+		struct endpoint other;
 		const size_t out_bytes =
-			stun_server_answer(data, n_bytes, &packet->from, out, sizeof(out));
+			stun_server_answer(data, n_bytes, &packet->from,
+					   other_address(s, udp, packet, &other), out, sizeof(out));
 
 		s->counters.stun_requests++;
 		if (out_bytes > 0)

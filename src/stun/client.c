@@ -39,6 +39,7 @@ int stun_client_input(struct stun_client *c, const void *data, size_t data_bytes
 		return 0;
 	}
 	c->mapped = m.mapped;
+	c->other = m.other;
 	c->state = STUN_DONE;
 	c->send_due = false;
 	c->deadline_us = NEVER_US;

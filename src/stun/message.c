@@ -19,6 +19,7 @@ enum attribute {
 	ATTRIBUTE_SOFTWARE = 0x8022,
 	ATTRIBUTE_ALTERNATE_SERVER = 0x8023,
 	ATTRIBUTE_FINGERPRINT = 0x8028,
+	ATTRIBUTE_OTHER_ADDRESS = 0x802c, /* RFC 5780 */
 };
 
 enum { WIRE_FAMILY_IPV4 = 1, WIRE_FAMILY_IPV6 = 2, COMPREHENSION_OPTIONAL = 0x8000 };
@@ -157,6 +158,8 @@ static int read_attribute(struct parse *p, uint16_t type, struct reader value,
 	}
 	case ATTRIBUTE_ALTERNATE_SERVER:
 		return read_address(value, NULL, &m->alternate_server);
+	case ATTRIBUTE_OTHER_ADDRESS:
+		return read_address(value, NULL, &m->other);
 	case ATTRIBUTE_ERROR_CODE:
 		return read_error_code(value, m);
 	case ATTRIBUTE_SOFTWARE:
@@ -234,7 +237,9 @@ static void write_padded(struct writer *w, uint16_t type, const void *data, size
 	writer_bytes(w, zero, (4 - n_bytes % 4) % 4);
 }
 
-static void write_xor_mapped(struct writer *w, const struct endpoint *e, const uint8_t *mask)
+/* `mask` is what the XOR forms are XORed with; NULL: as it is. */
+static void write_address(struct writer *w, uint16_t type, const struct endpoint *e,
+			  const uint8_t *mask)
 {
 	const bool ipv4 = e->ip.family == FAMILY_IPV4;
 	uint8_t value[20];
@@ -242,10 +247,10 @@ static void write_xor_mapped(struct writer *w, const struct endpoint *e, const u
 
 	writer_u8(&v, 0);
 	writer_u8(&v, ipv4 ? WIRE_FAMILY_IPV4 : WIRE_FAMILY_IPV6);
-	writer_u16(&v, e->port ^ (uint16_t)(MAGIC_COOKIE >> 16));
+	writer_u16(&v, mask ? e->port ^ (uint16_t)(MAGIC_COOKIE >> 16) : e->port);
 	for (size_t i = 0; i < (ipv4 ? 4u : 16u); i++)
-		writer_u8(&v, e->ip.bytes[i] ^ mask[i]);
-	write_padded(w, ATTRIBUTE_XOR_MAPPED_ADDRESS, value, v.used_bytes);
+		writer_u8(&v, mask ? e->ip.bytes[i] ^ mask[i] : e->ip.bytes[i]);
+	write_padded(w, type, value, v.used_bytes);
 }
 
 static void write_error(struct writer *w, const struct stun_message *m)
@@ -297,7 +302,9 @@ size_t stun_encode(const struct stun_message *message, uint8_t *out, size_t out_
 	if (software_bytes)
 		write_padded(&w, ATTRIBUTE_SOFTWARE, message->software, software_bytes);
 	if (message->mapped.ip.family != FAMILY_NONE)
-		write_xor_mapped(&w, &message->mapped, out + 4);
+		write_address(&w, ATTRIBUTE_XOR_MAPPED_ADDRESS, &message->mapped, out + 4);
+	if (message->other.ip.family != FAMILY_NONE)
+		write_address(&w, ATTRIBUTE_OTHER_ADDRESS, &message->other, NULL);
 	if (message->error_code)
 		write_error(&w, message);
 	if (w.failed)
@@ -312,9 +319,10 @@ size_t stun_encode(const struct stun_message *message, uint8_t *out, size_t out_
  */
 
 size_t stun_server_answer(const void *request, size_t request_bytes, const struct endpoint *from,
-			  uint8_t *out, size_t out_bytes)
+			  const struct endpoint *other, uint8_t *out, size_t out_bytes)
 {
 	struct stun_message asked, answer = { .method = STUN_BINDING };
+	size_t n_bytes;
 
 	if (stun_decode(request, request_bytes, &asked) < 0 || asked.class != STUN_REQUEST ||
 	    asked.method != STUN_BINDING)
@@ -329,6 +337,12 @@ size_t stun_server_answer(const void *request, size_t request_bytes, const struc
 		memcpy(answer.unknown, asked.unknown, sizeof(answer.unknown));
 	} else {
 		answer.mapped = *from;
+		if (other)
+			answer.other = *other;
 	}
+	n_bytes = stun_encode(&answer, out, out_bytes);
+	if (n_bytes * 2 <= request_bytes * 5 || answer.other.ip.family == FAMILY_NONE)
+		return n_bytes;
+	answer.other = (struct endpoint){ 0 };
 	return stun_encode(&answer, out, out_bytes);
 }

@@ -30,6 +30,7 @@ struct stun_message {
 	uint8_t transaction[STUN_TRANSACTION_BYTES];
 	struct endpoint mapped; /* FAMILY_NONE: none. XOR-MAPPED-ADDRESS wins over MAPPED-ADDRESS */
 	struct endpoint alternate_server;           /* FAMILY_NONE: none */
+	struct endpoint other;                      /* OTHER-ADDRESS, RFC 5780; FAMILY_NONE: none */
 	uint16_t error_code;                        /* 0: none */
 	char software[STUN_SOFTWARE_MAX_BYTES + 1]; /* made printable; "" if there is none */
 	bool has_fingerprint;                       /* and it was right */
@@ -41,18 +42,21 @@ struct stun_message {
 bool stun_is_message(const void *data, size_t data_bytes);
 /* 0, or -EBADMSG: not well-formed, or FINGERPRINT is wrong. */
 int stun_decode(const void *data, size_t data_bytes, struct stun_message *ret_message);
-/* Writes header, SOFTWARE (if not ""), XOR-MAPPED-ADDRESS (if any), ERROR-CODE with
- * UNKNOWN-ATTRIBUTES (if error_code) and FINGERPRINT (if has_fingerprint). The size, or 0 if it
- * does not fit. */
+/* Writes header, SOFTWARE (if not ""), XOR-MAPPED-ADDRESS and OTHER-ADDRESS (if any), ERROR-CODE
+ * with UNKNOWN-ATTRIBUTES (if error_code) and FINGERPRINT (if has_fingerprint). The size, or 0 if
+ * it does not fit. */
 size_t stun_encode(const struct stun_message *message, uint8_t *out, size_t out_bytes);
 
 /*
  * The server: the answer to one datagram from `from`. Its size; 0: no answer (not a Binding
  * request; malformed). An unknown comprehension-required attribute is answered with 420. The
  * answer is never more than 2.5 times the request's size, and goes to nobody but the sender.
+ * `other` is where the same server answers too, and may be NULL; a client that asks there as well
+ * learns what its NAT does (OTHER-ADDRESS, RFC 5780, section 7.4). It is left out where the answer
+ * would become too large.
  */
 size_t stun_server_answer(const void *request, size_t request_bytes, const struct endpoint *from,
-			  uint8_t *out, size_t out_bytes);
+			  const struct endpoint *other, uint8_t *out, size_t out_bytes);
 
 /* ---- the client: one transaction, embedded in its owner ------------------------------------ */
 
@@ -65,6 +69,7 @@ struct stun_client {
 	bool send_due;
 	uint64_t sent_us, deadline_us;
 	struct endpoint mapped; /* once DONE */
+	struct endpoint other;  /* once DONE: the server's other address; FAMILY_NONE: not told */
 	uint64_t rtt_us;        /* once DONE; of the last request sent */
 	int error;              /* once FAILED: -ETIMEDOUT, -EPROTO (an error answer) */
 	uint16_t error_code;    /* of the error answer */

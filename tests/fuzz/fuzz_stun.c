@@ -12,7 +12,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t data_bytes)
 	uint8_t out[STUN_MESSAGE_MAX_BYTES];
 	size_t n_bytes;
 
-	n_bytes = stun_server_answer(data, data_bytes, &from, out, sizeof(out));
+	n_bytes = stun_server_answer(data, data_bytes, &from, NULL, out, sizeof(out));
 	assert(n_bytes * 2 <= data_bytes * 5);
 	assert(!n_bytes || stun_decode(out, n_bytes, &m) == 0);
 	if (data_bytes >= STUN_HEADER_BYTES) {

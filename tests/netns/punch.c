@@ -314,7 +314,8 @@ static void answer_stun(void *user, struct net_udp *udp, struct net_udp_packet *
 			.to = packets[i].from,
 			.data = out,
 			.data_bytes = stun_server_answer(packets[i].data, packets[i].segment_bytes,
-							 &packets[i].from, out, sizeof(out)),
+							 &packets[i].from, NULL, out,
+							 sizeof(out)),
 		};
 
 		if (send.data_bytes)

@@ -154,7 +154,7 @@ static void the_server_says_what_it_sees(void **state)
 
 			request.has_fingerprint = fingerprint;
 			n_in = stun_encode(&request, in, sizeof(in));
-			n = stun_server_answer(in, n_in, &from, out, sizeof(out));
+			n = stun_server_answer(in, n_in, &from, NULL, out, sizeof(out));
 			assert_int_equal(stun_decode(out, n, &m), 0);
 			assert_int_equal(m.class, STUN_SUCCESS);
 			assert_memory_equal(m.transaction, request.transaction,
@@ -170,8 +170,8 @@ static void the_server_refuses_what_it_must_understand_and_does_not(void **state
 	const struct endpoint from = at("192.0.2.1:5");
 	uint8_t out[STUN_MESSAGE_MAX_BYTES];
 	struct stun_message m;
-	const size_t n = stun_server_answer(sample_request, sizeof(sample_request) - 1, &from, out,
-					    sizeof(out));
+	const size_t n = stun_server_answer(sample_request, sizeof(sample_request) - 1, &from, NULL,
+					    out, sizeof(out));
 
 	(void)state;
 	assert_int_equal(stun_decode(out, n, &m), 0);
@@ -202,7 +202,7 @@ static void the_answer_to_many_unknown_attributes_stays_small(void **state)
 		writer_bytes(&w, "abcdefghijkl", 12);
 		for (size_t i = 0; i < n_attributes; i++)
 			writer_u32(&w, 0x7f000000);
-		n = stun_server_answer(in, w.used_bytes, &from, out, sizeof(out));
+		n = stun_server_answer(in, w.used_bytes, &from, NULL, out, sizeof(out));
 		assert_true(n > 0);
 		assert_true(n * 2 <= w.used_bytes * 5);
 	}
@@ -219,15 +219,15 @@ static void the_server_answers_nothing_but_binding_requests(void **state)
 	for (int class = STUN_INDICATION; class <= STUN_ERROR; class ++) {
 		m.class = (enum stun_class) class;
 		n = stun_encode(&m, in, sizeof(in));
-		assert_int_equal(stun_server_answer(in, n, &from, out, sizeof(out)), 0);
+		assert_int_equal(stun_server_answer(in, n, &from, NULL, out, sizeof(out)), 0);
 	}
 	m.class = STUN_REQUEST;
 	m.method = 3;
 	n = stun_encode(&m, in, sizeof(in));
-	assert_int_equal(stun_server_answer(in, n, &from, out, sizeof(out)), 0);
-	assert_int_equal(
-		stun_server_answer(sample_ipv4, sizeof(sample_ipv4) - 1, &from, out, sizeof(out)),
-		0);
+	assert_int_equal(stun_server_answer(in, n, &from, NULL, out, sizeof(out)), 0);
+	assert_int_equal(stun_server_answer(sample_ipv4, sizeof(sample_ipv4) - 1, &from, NULL, out,
+					    sizeof(out)),
+			 0);
 }
 
 /* ---- the client
@@ -254,7 +254,7 @@ static void the_client_learns_its_address(void **state)
 	n = take(&c, request, 1000);
 	assert_true(n > 0);
 	assert_int_equal(stun_client_output(&c, request, sizeof(request), 1000), 0);
-	n = stun_server_answer(request, n, &from, answer, sizeof(answer));
+	n = stun_server_answer(request, n, &from, NULL, answer, sizeof(answer));
 	answer[8] ^= 1; /* another transaction; and the fingerprint is wrong too */
 	assert_int_equal(stun_client_input(&c, answer, n, 1500), -EBADMSG);
 	answer[8] ^= 1;
@@ -264,6 +264,33 @@ static void the_client_learns_its_address(void **state)
 	assert_int_equal(c.rtt_us, 500);
 	assert_int_equal(stun_client_deadline_us(&c), NEVER_US);
 	assert_int_equal(stun_client_input(&c, answer, n, 1600), -EBADMSG);
+}
+
+static void the_other_address_is_told_where_it_fits(void **state)
+{
+	const struct endpoint from = at("192.0.2.1:5"), other = at("198.51.100.1:8789");
+	uint8_t request[STUN_MESSAGE_MAX_BYTES], answer[STUN_MESSAGE_MAX_BYTES];
+	struct stun_message m;
+	struct stun_client c;
+	size_t n;
+
+	(void)state;
+	stun_client_start(&c, transaction, 0);
+	n = take(&c, request, 0);
+	n = stun_server_answer(request, n, &from, &other, answer, sizeof(answer));
+	assert_true(2 * n <= 5 * 28);
+	assert_int_equal(stun_client_input(&c, answer, n, 1), 0);
+	assert_true(endpoint_equal(&c.mapped, &from));
+	assert_true(endpoint_equal(&c.other, &other));
+
+	/* Not where it would make the answer too large, which is for an IPv6 client. */
+	const struct endpoint from6 = at("[2001:db8::1]:5"), other6 = at("[2001:db8::2]:8789");
+
+	n = stun_server_answer(request, 28, &from6, &other6, answer, sizeof(answer));
+	assert_true(n > 0 && 2 * n <= 5 * 28);
+	assert_int_equal(stun_decode(answer, n, &m), 0);
+	assert_true(endpoint_equal(&m.mapped, &from6));
+	assert_int_equal(m.other.ip.family, FAMILY_NONE);
 }
 
 static void the_client_tries_seven_times_with_doubling_pauses(void **state)
@@ -322,6 +349,7 @@ int main(void)
 		cmocka_unit_test(the_answer_to_many_unknown_attributes_stays_small),
 		cmocka_unit_test(the_server_answers_nothing_but_binding_requests),
 		cmocka_unit_test(the_client_learns_its_address),
+		cmocka_unit_test(the_other_address_is_told_where_it_fits),
 		cmocka_unit_test(the_client_tries_seven_times_with_doubling_pauses),
 		cmocka_unit_test(an_error_answer_ends_the_transaction),
 	};
