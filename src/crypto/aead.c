@@ -1,12 +1,12 @@
 /*
  * Sealing of packets. A key is expanded once, when the object is made; each
- * packet then only sets its nonce. Who computes is chosen behind struct
- * backend, so that a faster library can take the place of OpenSSL's EVP,
- * whose calls cost more than the cipher does for small packets.
+ * packet then only sets its nonce. Who computes is chosen when the first
+ * object is made, or by crypto_aead_use(): Intel's IPsec-MB where the build
+ * and the CPU have it and it gives the right answers, else OpenSSL.
  */
-#include "crypto/private.h"
+#include "crypto/aead_backend.h"
 
-#include <limits.h>
+#include <pthread.h>
 #if defined(__aarch64__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -14,102 +14,92 @@
 
 enum { DATA_MAX_BYTES = 1 << 24 };
 
-struct backend {
-	const char *name;
-	int (*init)(struct crypto_aead *aead, const uint8_t *key);
-	void (*fini)(struct crypto_aead *aead);
-	/* The tag goes to, or comes from, the end of out or in. */
-	int (*seal)(struct crypto_aead *aead, const uint8_t *nonce, const void *aad,
-		    size_t aad_bytes, const uint8_t *in, size_t n_bytes, uint8_t *out);
-	int (*open)(struct crypto_aead *aead, const uint8_t *nonce, const void *aad,
-		    size_t aad_bytes, const uint8_t *in, size_t n_bytes, uint8_t *out);
-};
-
 struct crypto_aead {
-	const struct backend *backend;
+	const struct aead_backend *backend;
+	void *state;
 	enum crypto_aead_kind kind;
 	uint8_t iv[CRYPTO_AEAD_NONCE_BYTES];
-	EVP_CIPHER_CTX *ctx;
 };
 
-/* ---- OpenSSL ------------------------------------------------------------------- */
+/* ---- who computes -------------------------------------------------------------- */
 
-static int openssl_init(struct crypto_aead *aead, const uint8_t *key)
-{
-	static const char *const names[] = {
-		[CRYPTO_AEAD_AES_256_GCM] = "AES-256-GCM",
-		[CRYPTO_AEAD_CHACHA20_POLY1305] = "ChaCha20-Poly1305",
-	};
-	EVP_CIPHER *cipher = EVP_CIPHER_fetch(NULL, names[aead->kind], NULL);
-	bool done;
+static pthread_once_t ipsec_mb_once = PTHREAD_ONCE_INIT;
+static int ipsec_mb_fault; /* 0: started, and its answers were right */
+static enum crypto_aead_backend wanted = CRYPTO_AEAD_BACKEND_AUTO;
 
-	aead->ctx = EVP_CIPHER_CTX_new();
-	done = cipher && aead->ctx &&
-	       EVP_EncryptInit_ex2(aead->ctx, cipher, key, aead->iv, NULL) == 1;
-	EVP_CIPHER_free(cipher); /* the context keeps it */
-	return done ? 0 : crypto_fault(-EIO);
-}
-
-static void openssl_fini(struct crypto_aead *aead)
-{
-	EVP_CIPHER_CTX_free(aead->ctx); /* wipes the key schedule */
-}
-
-static int openssl_seal(struct crypto_aead *aead, const uint8_t *nonce, const void *aad,
-			size_t aad_bytes, const uint8_t *in, size_t n_bytes, uint8_t *out)
-{
-	EVP_CIPHER_CTX *ctx = aead->ctx;
-	int n;
-
-	if (EVP_EncryptInit_ex2(ctx, NULL, NULL, nonce, NULL) != 1 ||
-	    (aad_bytes > 0 && EVP_EncryptUpdate(ctx, NULL, &n, aad, (int)aad_bytes) != 1) ||
-	    (n_bytes > 0 && EVP_EncryptUpdate(ctx, out, &n, in, (int)n_bytes) != 1) ||
-	    EVP_EncryptFinal_ex(ctx, out + n_bytes, &n) != 1 ||
-	    EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_AEAD_GET_TAG, CRYPTO_AEAD_TAG_BYTES, out + n_bytes) !=
-		    1)
-		return crypto_fault(-EIO);
-	return 0;
-}
-
-static int openssl_open(struct crypto_aead *aead, const uint8_t *nonce, const void *aad,
-			size_t aad_bytes, const uint8_t *in, size_t n_bytes, uint8_t *out)
-{
-	EVP_CIPHER_CTX *ctx = aead->ctx;
-	uint8_t tag[CRYPTO_AEAD_TAG_BYTES], rest[16];
-	int n;
-
-	memcpy(tag, in + n_bytes, sizeof(tag));
-	if (EVP_DecryptInit_ex2(ctx, NULL, NULL, nonce, NULL) != 1 ||
-	    EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_AEAD_SET_TAG, sizeof(tag), tag) != 1 ||
-	    (aad_bytes > 0 && EVP_DecryptUpdate(ctx, NULL, &n, aad, (int)aad_bytes) != 1) ||
-	    (n_bytes > 0 && EVP_DecryptUpdate(ctx, out, &n, in, (int)n_bytes) != 1))
-		return crypto_fault(-EIO);
-	if (EVP_DecryptFinal_ex(ctx, rest, &n) != 1) {
-		secret_wipe(out, n_bytes);
-		return crypto_fault(-EBADMSG);
-	}
-	return 0;
-}
-
-static const struct backend openssl_backend = {
-	.name = "openssl",
-	.init = openssl_init,
-	.fini = openssl_fini,
-	.seal = openssl_seal,
-	.open = openssl_open,
+enum {
+	TEST_BYTES = 4 * 1024, /* long enough for every loop of vectorised code */
+	TEST_AAD_BYTES = 21,
 };
 
-/* ---- the interface --------------------------------------------------------------- */
-
-static const struct backend *choose_backend(enum crypto_aead_kind kind)
+/* IPsec-MB seals one packet as OpenSSL does, opens it again, and refuses a forged one. */
+static bool agrees(enum crypto_aead_kind kind, void *openssl, void *mb, size_t n_bytes)
 {
-	(void)kind;
-	return &openssl_backend;
+	static const uint8_t nonce[CRYPTO_AEAD_NONCE_BYTES] = { 1, 2, 3, 5, 8, 13, 21, 34, 55 };
+	uint8_t plain[TEST_BYTES], sealed[TEST_BYTES + CRYPTO_AEAD_TAG_BYTES],
+		same[TEST_BYTES + CRYPTO_AEAD_TAG_BYTES] = { 0 };
+
+	for (size_t i = 0; i < sizeof(plain); i++)
+		plain[i] = (uint8_t)(i * 7 + i / 256);
+	if (aead_openssl.seal(kind, openssl, nonce, plain, TEST_AAD_BYTES, plain, n_bytes,
+			      sealed) ||
+	    aead_ipsec_mb.seal(kind, mb, nonce, plain, TEST_AAD_BYTES, plain, n_bytes, same) ||
+	    memcmp(sealed, same, n_bytes + CRYPTO_AEAD_TAG_BYTES) != 0 ||
+	    aead_ipsec_mb.open(kind, mb, nonce, plain, TEST_AAD_BYTES, same, n_bytes, same) ||
+	    memcmp(plain, same, n_bytes) != 0)
+		return false;
+	sealed[n_bytes / 2] ^= 1;
+	return aead_ipsec_mb.open(kind, mb, nonce, plain, TEST_AAD_BYTES, sealed, n_bytes,
+				  sealed) == -EBADMSG;
+}
+
+static bool test_kind(enum crypto_aead_kind kind)
+{
+	static const size_t sizes[] = { 0, 1, 16, 20, 63, 128, 300, 777, 1384, TEST_BYTES - 3 };
+	const uint8_t key[CRYPTO_AEAD_KEY_BYTES] = "for a test and for nothing else";
+	void *openssl = NULL, *mb = NULL;
+	bool good = !aead_openssl.init(kind, key, &openssl) && !aead_ipsec_mb.init(kind, key, &mb);
+
+	for (size_t i = 0; good && i < ARRAY_SIZE(sizes); i++)
+		good = agrees(kind, openssl, mb, sizes[i]);
+	aead_openssl.fini(kind, openssl);
+	if (mb)
+		aead_ipsec_mb.fini(kind, mb);
+	return good;
+}
+
+static void start_ipsec_mb(void)
+{
+	int r = aead_ipsec_mb_start();
+
+	for (int kind = 0; !r && kind < CRYPTO_AEAD_KIND_COUNT; kind++)
+		if (!test_kind((enum crypto_aead_kind)kind))
+			r = -EIO;
+	ipsec_mb_fault = r;
+}
+
+static const struct aead_backend *choose_backend(void)
+{
+	if (wanted == CRYPTO_AEAD_BACKEND_OPENSSL)
+		return &aead_openssl;
+	pthread_once(&ipsec_mb_once, start_ipsec_mb);
+	return ipsec_mb_fault ? &aead_openssl : &aead_ipsec_mb;
+}
+
+int crypto_aead_use(enum crypto_aead_backend backend)
+{
+	wanted = backend;
+	choose_backend();
+	if (backend == CRYPTO_AEAD_BACKEND_OPENSSL)
+		return 0;
+	/* Not having it is no fault, unless it was asked for. */
+	return backend == CRYPTO_AEAD_BACKEND_AUTO && ipsec_mb_fault == -ENOTSUP ? 0
+										 : ipsec_mb_fault;
 }
 
 const char *crypto_aead_backend_name(void)
 {
-	return choose_backend(CRYPTO_AEAD_AES_256_GCM)->name;
+	return choose_backend()->name;
 }
 
 const char *crypto_aead_kind_name(enum crypto_aead_kind kind)
@@ -146,10 +136,10 @@ int crypto_aead_new(enum crypto_aead_kind kind, const uint8_t key[static CRYPTO_
 	if (!aead)
 		return -ENOMEM;
 	aead->kind = kind;
-	aead->backend = choose_backend(kind);
+	aead->backend = choose_backend();
 	if (iv)
 		memcpy(aead->iv, iv, sizeof(aead->iv));
-	r = aead->backend->init(aead, key);
+	r = aead->backend->init(kind, key, &aead->state);
 	if (r < 0)
 		return r;
 	*ret = TAKE_PTR(aead);
@@ -160,7 +150,7 @@ void crypto_aead_free(struct crypto_aead *aead)
 {
 	if (!aead)
 		return;
-	aead->backend->fini(aead);
+	aead->backend->fini(aead->kind, aead->state);
 	secret_wipe(aead, sizeof(*aead));
 	free(aead);
 }
@@ -170,7 +160,8 @@ int crypto_aead_seal(struct crypto_aead *aead, const uint8_t nonce[static CRYPTO
 {
 	if (n_bytes > DATA_MAX_BYTES || aad_bytes > DATA_MAX_BYTES)
 		return -EINVAL;
-	return aead->backend->seal(aead, nonce, aad, aad_bytes, in, n_bytes, out);
+	return aead->backend->seal(aead->kind, aead->state, nonce, aad, aad_bytes, in, n_bytes,
+				   out);
 }
 
 int crypto_aead_open(struct crypto_aead *aead, const uint8_t nonce[static CRYPTO_AEAD_NONCE_BYTES],
@@ -180,8 +171,8 @@ int crypto_aead_open(struct crypto_aead *aead, const uint8_t nonce[static CRYPTO
 		return -EBADMSG;
 	if (n_bytes > DATA_MAX_BYTES || aad_bytes > DATA_MAX_BYTES)
 		return -EINVAL;
-	return aead->backend->open(aead, nonce, aad, aad_bytes, in, n_bytes - CRYPTO_AEAD_TAG_BYTES,
-				   out);
+	return aead->backend->open(aead->kind, aead->state, nonce, aad, aad_bytes, in,
+				   n_bytes - CRYPTO_AEAD_TAG_BYTES, out);
 }
 
 /* The packet number, in network order, over the last eight bytes of the iv. */

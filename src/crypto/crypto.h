@@ -311,7 +311,19 @@ enum { CRYPTO_AEAD_KEY_BYTES = 32, CRYPTO_AEAD_NONCE_BYTES = 12, CRYPTO_AEAD_TAG
 const char *crypto_aead_kind_name(enum crypto_aead_kind kind);
 /* Does this CPU have instructions for AES? Where not, ChaCha20-Poly1305 is the better choice. */
 bool crypto_aead_aes_is_fast(void);
-/* Who computes: "openssl" or "ipsec-mb". */
+
+/* Who computes. AUTO: IPsec-MB where the build and the CPU have it, else OpenSSL. */
+enum crypto_aead_backend {
+	CRYPTO_AEAD_BACKEND_AUTO,
+	CRYPTO_AEAD_BACKEND_OPENSSL,
+	CRYPTO_AEAD_BACKEND_IPSEC_MB,
+};
+/*
+ * For the objects made from now on; before other threads start. 0; else OpenSSL computes, because
+ * IPsec-MB is not there (-ENOTSUP, no fault with AUTO), gave wrong answers (-EIO), or -ENOMEM.
+ */
+int crypto_aead_use(enum crypto_aead_backend backend);
+/* Of objects made now: "openssl" or "ipsec-mb". */
 const char *crypto_aead_backend_name(void);
 
 struct crypto_aead; /* one key, expanded once; wiped by crypto_aead_free() */

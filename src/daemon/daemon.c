@@ -258,6 +258,18 @@ static int load_state(struct daemon *d)
 	return r;
 }
 
+static void choose_aead(const struct daemon *d)
+{
+	const int r = crypto_aead_use(d->options->aead_backend);
+
+	if (r == -EIO)
+		log_warn("Intel's IPsec-MB gives wrong answers on this CPU: not using it");
+	else if (r)
+		log_warn("Intel's IPsec-MB cannot be used here: %s",
+			 r == -ENOTSUP ? "not built in, or not for this CPU" : strerror(-r));
+	log_info("packets are sealed by %s", crypto_aead_backend_name());
+}
+
 static int start_loop(struct daemon *d)
 {
 	int r = net_loop_new(&d->loop);
@@ -355,6 +367,7 @@ int daemon_run(const struct daemon_options *options)
 	STAILQ_INIT(&d->monitor_waiting);
 	if (logring_init(d))
 		return EXIT_FAILURE;
+	choose_aead(d);
 	if (!start_loop(d) && !lock_state(d) && !load_state(d) && !start_services(d))
 		serve(d);
 	else

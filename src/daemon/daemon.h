@@ -8,7 +8,7 @@
 #ifndef DAEMON_DAEMON_H
 #define DAEMON_DAEMON_H
 
-#include "base/base.h"
+#include "crypto/crypto.h"
 
 #include <sys/types.h>
 
@@ -30,6 +30,7 @@ struct daemon_options {
 	uint64_t port;      /* UDP, 0: any */
 	char *user;
 	int log_level; /* enum log_level */
+	enum crypto_aead_backend aead_backend;
 	bool foreground;
 	/* [identity], [network], [trust], [domain NAME] */
 	char *default_identity;      /* NULL: none */

@@ -15,8 +15,9 @@
 struct loaded {
 	char *state_dir, *control_path, *names_path, *user, *default_identity;
 	uint64_t port;
-	int log_level; /* index into log_levels */
-	int dscp;      /* index into dscp_rules */
+	int log_level;    /* index into log_levels */
+	int dscp;         /* index into dscp_rules */
+	int aead_backend; /* enum crypto_aead_backend */
 	bool accept_new;
 	struct conf_list stun;
 	struct daemon_domain domains[DAEMON_DOMAINS_MAX];
@@ -26,6 +27,12 @@ struct loaded {
 static const char *const log_levels[] = { "error", "warning", "notice", "info", "debug", NULL };
 
 static const char *const dscp_rules[] = { "clear", "copy", NULL };
+static const char *const aead_backends[] = {
+	[CRYPTO_AEAD_BACKEND_AUTO] = "auto",
+	[CRYPTO_AEAD_BACKEND_OPENSSL] = "openssl",
+	[CRYPTO_AEAD_BACKEND_IPSEC_MB] = "ipsec-mb",
+	NULL,
+};
 
 static int refuse(char *why, size_t why_bytes, const char *reason)
 {
@@ -88,6 +95,7 @@ static const struct conf_key keys[] = {
 	{ .section = "daemon", .name = "port", .type = CONF_UINT, .offset = FIELD(port), .max = UINT16_MAX },
 	{ .section = "daemon", .name = "user", .type = CONF_TEXT, .offset = FIELD(user) },
 	{ .section = "daemon", .name = "log-level", .type = CONF_CHOICE, .offset = FIELD(log_level), .choices = log_levels },
+	{ .section = "daemon", .name = "aead-backend", .type = CONF_CHOICE, .offset = FIELD(aead_backend), .choices = aead_backends },
 	{ .section = "identity", .name = "default", .type = CONF_TEXT, .offset = FIELD(default_identity) },
 	{ .section = "network", .name = "dscp", .type = CONF_CHOICE, .offset = FIELD(dscp), .choices = dscp_rules },
 	{ .section = "network", .name = "stun", .type = CONF_LIST, .offset = FIELD(stun), .set = check_host_port },
@@ -154,6 +162,7 @@ static void take_over(struct daemon_options *options, struct loaded *loaded)
 	options->port = loaded->port;
 	options->log_level = LOG_ERROR_ + loaded->log_level;
 	options->copy_dscp = loaded->dscp != 0;
+	options->aead_backend = (enum crypto_aead_backend)loaded->aead_backend;
 	options->accept_new = loaded->accept_new;
 	for (size_t i = 0; i < options->n_stun; i++)
 		free(options->stun[i]);
@@ -172,6 +181,7 @@ int daemon_options_load(struct daemon_options *options, const char *path, char *
 	struct loaded loaded = { .port = options->port,
 				 .log_level = options->log_level - LOG_ERROR_,
 				 .dscp = options->copy_dscp,
+				 .aead_backend = (int)options->aead_backend,
 				 .accept_new = options->accept_new };
 	struct conf_error error = { 0 };
 	const int r = conf_load(path, keys, ARRAY_SIZE(keys), &loaded, &error);

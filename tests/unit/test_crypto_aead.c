@@ -177,6 +177,117 @@ static void every_size_up_to_a_datagram_makes_the_round_trip(void **state)
 	}
 }
 
+/* SplitMix64: the seed alone decides. */
+static uint64_t next_random(uint64_t *seed)
+{
+	uint64_t x = *seed += UINT64_C(0x9e3779b97f4a7c15);
+
+	x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+	x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
+	return x ^ x >> 31;
+}
+
+static struct crypto_aead *aead_by(enum crypto_aead_backend backend, enum crypto_aead_kind kind,
+				   const uint8_t *key)
+{
+	struct crypto_aead *aead = NULL;
+
+	assert_int_equal(crypto_aead_use(backend), 0);
+	assert_int_equal(crypto_aead_new(kind, key, NULL, &aead), 0);
+	return aead;
+}
+
+enum { LONG_BYTES = 17000, TAG = CRYPTO_AEAD_TAG_BYTES };
+
+/* One packet of `a`: the same as that of `b`, opened by `b`, and refused with a bad tag. */
+static void compare_once(struct crypto_aead *a, struct crypto_aead *b, uint64_t *seed,
+			 size_t n_bytes)
+{
+	static uint8_t plain[LONG_BYTES + 64], sealed_a[LONG_BYTES + TAG + 64],
+		sealed_b[LONG_BYTES + TAG + 64], out[LONG_BYTES + 64];
+	static const uint8_t zeros[LONG_BYTES];
+	const size_t aad_bytes = next_random(seed) % 70, skew = next_random(seed) % 64;
+	uint8_t nonce[CRYPTO_AEAD_NONCE_BYTES], aad[70];
+	const bool in_place = next_random(seed) & 1;
+	uint8_t *const at = plain + skew, *const sealed = sealed_a + next_random(seed) % 64;
+
+	for (size_t i = 0; i < sizeof(nonce); i++)
+		nonce[i] = (uint8_t)next_random(seed);
+	for (size_t i = 0; i < sizeof(aad); i++)
+		aad[i] = (uint8_t)next_random(seed);
+	for (size_t i = 0; i < n_bytes; i += 13)
+		at[i] = (uint8_t)next_random(seed);
+	memcpy(sealed, at, n_bytes);
+	assert_int_equal(
+		crypto_aead_seal(a, nonce, aad, aad_bytes, in_place ? sealed : at, n_bytes, sealed),
+		0);
+	assert_int_equal(crypto_aead_seal(b, nonce, aad, aad_bytes, at, n_bytes, sealed_b), 0);
+	assert_memory_equal(sealed, sealed_b, n_bytes + TAG);
+
+	assert_int_equal(crypto_aead_open(b, nonce, aad, aad_bytes, sealed, n_bytes + TAG,
+					  in_place ? sealed : out + skew),
+			 0);
+	assert_memory_equal(in_place ? sealed : out + skew, at, n_bytes);
+
+	sealed_b[n_bytes + next_random(seed) % TAG] ^= (uint8_t)(1 << next_random(seed) % 8);
+	assert_int_equal(
+		crypto_aead_open(b, nonce, aad, aad_bytes, sealed_b, n_bytes + TAG, sealed_b),
+		-EBADMSG);
+	assert_memory_equal(sealed_b, zeros, n_bytes);
+}
+
+static void both_backends_give_the_same_for_all_lengths(void **state)
+{
+	uint64_t seed = 20260101;
+
+	(void)state;
+	if (crypto_aead_use(CRYPTO_AEAD_BACKEND_IPSEC_MB) != 0) {
+		crypto_aead_use(CRYPTO_AEAD_BACKEND_AUTO);
+		skip(); /* not built in, or not for this CPU */
+	}
+	for (int kind = 0; kind < CRYPTO_AEAD_KIND_COUNT; kind++) {
+		const uint8_t key[CRYPTO_AEAD_KEY_BYTES] = { 9, (uint8_t)kind, 8 };
+		_cleanup_(crypto_aead_freep) struct crypto_aead *openssl =
+			aead_by(CRYPTO_AEAD_BACKEND_OPENSSL, (enum crypto_aead_kind)kind, key);
+		_cleanup_(crypto_aead_freep) struct crypto_aead *mb =
+			aead_by(CRYPTO_AEAD_BACKEND_IPSEC_MB, (enum crypto_aead_kind)kind, key);
+
+		for (size_t n = 0; n < 1600; n++) {
+			compare_once(openssl, mb, &seed, n);
+			compare_once(mb, openssl, &seed, n);
+		}
+		for (size_t i = 0; i < 300; i++) {
+			compare_once(openssl, mb, &seed, next_random(&seed) % LONG_BYTES);
+			compare_once(mb, openssl, &seed, next_random(&seed) % LONG_BYTES);
+		}
+	}
+	crypto_aead_use(CRYPTO_AEAD_BACKEND_AUTO);
+}
+
+static void the_backend_can_be_chosen(void **state)
+{
+	(void)state;
+	assert_int_equal(crypto_aead_use(CRYPTO_AEAD_BACKEND_OPENSSL), 0);
+	assert_string_equal(crypto_aead_backend_name(), "openssl");
+	if (crypto_aead_use(CRYPTO_AEAD_BACKEND_IPSEC_MB) == 0)
+		assert_string_equal(crypto_aead_backend_name(), "ipsec-mb");
+	else
+		assert_string_equal(crypto_aead_backend_name(), "openssl");
+	assert_int_equal(crypto_aead_use(CRYPTO_AEAD_BACKEND_AUTO), 0);
+}
+
+static int use_openssl(void **state)
+{
+	(void)state;
+	return crypto_aead_use(CRYPTO_AEAD_BACKEND_OPENSSL);
+}
+
+static int use_what_is_best(void **state)
+{
+	(void)state;
+	return crypto_aead_use(CRYPTO_AEAD_BACKEND_AUTO);
+}
+
 static void names_are_told(void **state)
 {
 	(void)state;
@@ -185,15 +296,21 @@ static void names_are_told(void **state)
 	(void)crypto_aead_aes_is_fast();
 }
 
+/* Each test of a packet twice: by OpenSSL, and by the backend that this machine chooses. */
+#define BY_EITHER(test)                                                                            \
+	cmocka_unit_test_setup_teardown(test, use_openssl, use_what_is_best), cmocka_unit_test(test)
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(sealing_gives_the_published_values_in_place_and_beside),
-		cmocka_unit_test(the_packet_number_makes_the_nonce_as_in_rfc_9001),
-		cmocka_unit_test(all_64_bits_of_the_packet_number_count),
-		cmocka_unit_test(a_packet_with_any_bit_flipped_or_cut_is_refused_and_wiped),
-		cmocka_unit_test(every_size_up_to_a_datagram_makes_the_round_trip),
+		BY_EITHER(sealing_gives_the_published_values_in_place_and_beside),
+		BY_EITHER(the_packet_number_makes_the_nonce_as_in_rfc_9001),
+		BY_EITHER(all_64_bits_of_the_packet_number_count),
+		BY_EITHER(a_packet_with_any_bit_flipped_or_cut_is_refused_and_wiped),
+		BY_EITHER(every_size_up_to_a_datagram_makes_the_round_trip),
 		cmocka_unit_test(names_are_told),
+		cmocka_unit_test(the_backend_can_be_chosen),
+		cmocka_unit_test(both_backends_give_the_same_for_all_lengths),
 	};
 
 	return cmocka_run_group_tests_name("crypto: aead", tests, NULL, NULL);
