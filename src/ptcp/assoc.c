@@ -74,14 +74,30 @@ void assoc_trace(struct ptcp_assoc *a, const struct ptcp_trace *trace)
 		a->config.trace(a->config.trace_user, trace, a->now_us);
 }
 
+static bool grow_events(struct ptcp_assoc *a)
+{
+	const unsigned n = 2 * a->event_room;
+	struct ptcp_event *events = n <= EVENTS_MAX ? malloc(n * sizeof(*events)) : NULL;
+
+	if (!events)
+		return false;
+	for (unsigned i = 0; i < a->n_events; i++)
+		events[i] = a->events[(a->event_head + i) % a->event_room];
+	free(a->events);
+	a->events = events;
+	a->event_room = n;
+	a->event_head = 0;
+	return true;
+}
+
 void assoc_event(struct ptcp_assoc *a, const struct ptcp_event *event)
 {
 	/* Full: who does not look loses the oldest, except that a CLOSED is never lost. */
-	if (a->n_events == EVENTS_MAX) {
-		a->event_head = (a->event_head + 1) % EVENTS_MAX;
+	if (a->n_events == a->event_room && !grow_events(a)) {
+		a->event_head = (a->event_head + 1) % a->event_room;
 		a->n_events--;
 	}
-	a->events[(a->event_head + a->n_events++) % EVENTS_MAX] = *event;
+	a->events[(a->event_head + a->n_events++) % a->event_room] = *event;
 }
 
 void assoc_path_event(struct ptcp_assoc *a, enum ptcp_event_type type, uint32_t id, uint32_t from,
@@ -97,7 +113,7 @@ bool ptcp_next_event(struct ptcp_assoc *a, struct ptcp_event *ret_event)
 {
 	if (a->n_events > 0) {
 		*ret_event = a->events[a->event_head];
-		a->event_head = (a->event_head + 1) % EVENTS_MAX;
+		a->event_head = (a->event_head + 1) % a->event_room;
 		a->n_events--;
 		return true;
 	}
@@ -152,7 +168,7 @@ struct ptcp_assoc *ptcp_assoc_new(const struct ptcp_config *config, uint64_t now
 		return NULL;
 	a->config = *config;
 	set_defaults(a);
-	a->now_us = a->last_received_us = a->switched_us = now_us;
+	a->now_us = a->last_received_us = a->switched_us = a->busy_us = now_us;
 	a->handshake_timeout_us = add_sat_u64(now_us, a->config.handshake_timeout_us);
 	a->all_down_us = NEVER_US;
 	a->relay_allowed = true;
@@ -166,9 +182,11 @@ struct ptcp_assoc *ptcp_assoc_new(const struct ptcp_config *config, uint64_t now
 		.trace_user = config->trace_user,
 	};
 	a->conns = ptcp_conns_new(&conns);
+	a->events = malloc(EVENTS_FIRST * sizeof(*a->events));
+	a->event_room = EVENTS_FIRST;
 	const int failed = sent_init(&a->sent, a->config.in_flight_packets) < 0 ||
 			   handshake_init(a) < 0 || sender_init(a) < 0 || receiver_init(a) < 0;
-	if (!a->conns || failed) {
+	if (!a->conns || !a->events || failed) {
 		ptcp_assoc_free(a);
 		return NULL;
 	}
@@ -184,6 +202,7 @@ void ptcp_assoc_free(struct ptcp_assoc *a)
 	sender_fini(a);
 	receiver_fini(a);
 	ptcp_conns_free(a->conns);
+	free(a->events);
 	secret_wipe(a->config.random_seed, sizeof(a->config.random_seed));
 	free(a);
 }
@@ -295,14 +314,21 @@ int ptcp_ping(struct ptcp_assoc *a, uint32_t id, uint64_t now_us)
 /* ---- time
  * ------------------------------------------------------------------------------------------- */
 
-/* When the active path has been silent for so long that we ask. */
+/*
+ * When the active path has been silent for so long that we ask. The longer nothing was said before,
+ * the longer we wait: nobody misses an idle path, and keepalives ask too.
+ */
 static uint64_t liveness_us(const struct ptcp_assoc *a)
 {
 	const struct path *const p = a->active;
+	const uint64_t base_us = a->config.liveness_us;
 
 	if (!p || p->head_pn != SENT_NO_PN || p->n_probes > 0)
 		return NEVER_US;
-	return add_sat_u64(max_u64(p->last_received_us, p->progress_us), a->config.liveness_us);
+	const uint64_t heard_us = max_u64(p->last_received_us, p->progress_us);
+	const uint64_t quiet_us =
+		min_u64(heard_us - min_u64(heard_us, a->busy_us), LIVENESS_MAX_US);
+	return add_sat_u64(heard_us, max_u64(base_us, quiet_us));
 }
 
 static uint64_t idle_us(const struct ptcp_assoc *a)
@@ -324,6 +350,23 @@ static uint64_t paths_deadline_us(const struct ptcp_assoc *a)
 	return t;
 }
 
+/* ---- rest ---------------------------------------------------------------------------------- */
+
+/*
+ * After a burst its buffers are kept for the next one, but not for long: a machine with many
+ * peers needs them elsewhere. What is in flight names slots and packets, so it ends that first.
+ */
+static bool can_rest(const struct ptcp_assoc *a)
+{
+	return a->sent.tail == a->sent.next_pn &&
+	       (sender_can_rest(a) || receiver_can_rest(a) || sent_can_rest(&a->sent));
+}
+
+static uint64_t rest_us(const struct ptcp_assoc *a)
+{
+	return can_rest(a) ? add_sat_u64(a->busy_us, REST_US) : NEVER_US;
+}
+
 uint64_t ptcp_deadline_us(const struct ptcp_assoc *a)
 {
 	uint64_t t = handshake_deadline_us(a);
@@ -342,6 +385,7 @@ uint64_t ptcp_deadline_us(const struct ptcp_assoc *a)
 		t = min_u64(t, receiver_deadline_us(a));
 		t = min_u64(t, ptcp_conns_deadline_us(a->conns));
 		t = min_u64(t, min_u64(liveness_us(a), a->all_down_us));
+		t = min_u64(t, rest_us(a));
 		return min_u64(t, idle_us(a));
 	case PTCP_CLOSING:
 		return a->close_us;
@@ -358,11 +402,26 @@ static void tick_liveness(struct ptcp_assoc *a)
 		return;
 	a->active->n_probes = 1;
 	receiver_expire(a);
-	/* Nothing happens here: what a burst needed can go back. */
-	if (a->sender.pool.used_bytes == 0)
-		pool_trim(&a->sender.pool);
-	if (a->receiver.pool.used_bytes == 0)
-		pool_trim(&a->receiver.pool);
+}
+
+static void tick_rest(struct ptcp_assoc *a)
+{
+	/* Under load there are ticks enough; without it there is the rest. */
+	if (a->now_us >= a->decay_us) {
+		a->decay_us = a->now_us + REST_US;
+		pool_decay(&a->sender.pool);
+		pool_decay(&a->receiver.pool);
+		sent_decay(&a->sent);
+	}
+	if (a->now_us < rest_us(a))
+		return;
+	a->busy_us = a->now_us;
+	if (sender_can_rest(a))
+		sender_rest(a);
+	if (receiver_can_rest(a))
+		receiver_rest(a);
+	sent_rest(&a->sent);
+	a->stats.rests++;
 }
 
 static void tick_established(struct ptcp_assoc *a)
@@ -378,6 +437,7 @@ static void tick_established(struct ptcp_assoc *a)
 	receiver_tick(a);
 	ptcp_conns_tick(a->conns, a->now_us);
 	tick_liveness(a);
+	tick_rest(a);
 	if (a->now_us >= a->all_down_us) {
 		a->all_down_us = NEVER_US;
 		a->all_down_told = true;

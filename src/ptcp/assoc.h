@@ -36,13 +36,15 @@ enum {
 	HANDSHAKE_BYTES_MAX = 65536, /* TLS bytes in each direction */
 	HANDSHAKE_HOLES_MAX = 16,    /* ranges of TLS bytes out of order */
 	EVENTS_MAX = 128,            /* waiting for ptcp_next_event() */
-	PINGS_MAX = 8,               /* waiting for their PONG */
-	PONGS_MAX = 8,               /* to be sent */
-	RESPONSES_MAX = 4,           /* PATH_RESPONSEs to be sent, per path */
-	CHALLENGES_MAX = 8,          /* whose answers are accepted, per path */
-	CHALLENGE_TRIES = 3,         /* unanswered, and the path is down */
-	OUTAGE_TRIES_FAST = 20,      /* on a path that was up, every half second */
-	OUTAGE_TRIES = 70,           /* and then every second */
+	EVENTS_FIRST = 8,
+	REST_US = 2000000,   /* without a message for so long, what a burst needed is given back */
+	PINGS_MAX = 8,       /* waiting for their PONG */
+	PONGS_MAX = 8,       /* to be sent */
+	RESPONSES_MAX = 4,   /* PATH_RESPONSEs to be sent, per path */
+	CHALLENGES_MAX = 8,  /* whose answers are accepted, per path */
+	CHALLENGE_TRIES = 3, /* unanswered, and the path is down */
+	OUTAGE_TRIES_FAST = 20, /* on a path that was up, every half second */
+	OUTAGE_TRIES = 70,      /* and then every second */
 	CLOSE_TRIES = 3,
 	MESSAGES_MAX = 16384,         /* queued or in flight */
 	MESSAGE_ID_SPAN = 32000,      /* between the oldest in flight and the newest */
@@ -58,18 +60,19 @@ enum {
 	RATE_WINDOW_US = 2000,
 	PATH_SILENCE_MIN_US = 1000000, /* unanswered for so long, the path is down */
 	PATH_SILENCE_MAX_US = 5000000,
-	PTO_LEFT_US = 1000000, /* on a path that is not the active one */
-	PTO_MAX_US = 400000,   /* or twice the base, where that is more */
+	LIVENESS_MAX_US = 30000000, /* or config.liveness_us: silence on a path long idle */
+	PTO_LEFT_US = 1000000,      /* on a path that is not the active one */
+	PTO_MAX_US = 400000,        /* or twice the base, where that is more */
 	CHALLENGE_RETRY_MAX_US = 15000000,
 };
 
 /* ---- parts -------------------------------------------------------------------------------- */
 
 struct handshake {
-	uint8_t *out; /* TLS bytes to send: [out_start, out_end) of the stream are kept */
-	size_t out_end, out_acked, out_sent;
+	uint8_t *out; /* TLS bytes to send; both buffers go when the handshake is confirmed */
+	size_t out_room, out_end, out_acked, out_sent;
 	uint8_t *in;
-	size_t in_done; /* given to TLS */
+	size_t in_room, in_done; /* in_done: given to TLS */
 	struct {
 		size_t low, high;
 	} in_ranges[HANDSHAKE_HOLES_MAX];
@@ -208,10 +211,11 @@ struct sender {
 	/* A ring of those whose ABANDON is to be sent. */
 	struct abandon {
 		uint32_t slot, generation;
-	} *abandons;
-	uint32_t abandon_head, abandon_tail;
-	struct pool_buffer lent; /* by ptcp_message_reserve() */
-	uint64_t grace_us;       /* nothing is given up for its age before */
+	} * abandons;
+	uint32_t abandon_head, abandon_tail, n_abandons; /* n_abandons: the ring's size */
+	struct pool_buffer lent;                         /* by ptcp_message_reserve() */
+	bool is_lent;                                    /* the caller has it now */
+	uint64_t grace_us; /* nothing is given up for its age before */
 	bool blocked;
 	uint64_t memory_us; /* no memory: not asked again before; 0: there is some */
 };
@@ -254,9 +258,9 @@ struct receiver {
 	struct lane lanes[MESSAGE_LANES];
 	uint64_t held_lanes[MESSAGE_LANES / 64];
 	uint32_t n_held;
-	uint64_t order_us;           /* no held message is due before */
-	struct delivered *delivered; /* ring */
-	uint32_t delivered_head, delivered_tail;
+	uint64_t order_us;                                    /* no held message is due before */
+	struct delivered *delivered;                          /* ring */
+	uint32_t delivered_head, delivered_tail, n_delivered; /* n_delivered: its size */
 	struct pool_buffer borrowed; /* what ptcp_message_next() gave last */
 };
 
@@ -299,8 +303,10 @@ struct ptcp_assoc {
 	unsigned n_closes;
 	uint64_t close_us;
 	bool close_answer_owed;
-	struct ptcp_event events[EVENTS_MAX];
-	unsigned event_head, n_events;
+	struct ptcp_event *events; /* ring */
+	unsigned event_head, n_events, event_room;
+	uint64_t busy_us;  /* a message was last sent or delivered */
+	uint64_t decay_us; /* what was not needed till then goes */
 	struct ptcp_stats stats;
 };
 
@@ -431,6 +437,9 @@ void sender_fragment_acked(struct ptcp_assoc *a, struct sent_record *r);
 void sender_fragment_lost(struct ptcp_assoc *a, struct sent_record *r, bool rescue);
 void sender_abandon_acked(struct ptcp_assoc *a, const struct sent_record *r);
 void sender_abandon_lost(struct ptcp_assoc *a, const struct sent_record *r);
+/* Nothing is queued or in flight: gives its memory back. */
+void sender_rest(struct ptcp_assoc *a);
+bool sender_can_rest(const struct ptcp_assoc *a); /* and there is some to give back */
 
 /* ---- receive.c --------------------------------------------------------------------------------
  */
@@ -442,6 +451,8 @@ void receiver_tick(struct ptcp_assoc *a);
 /* Gives up what has been incomplete for so long that nothing will complete it. */
 void receiver_expire(struct ptcp_assoc *a);
 uint64_t receiver_deadline_us(const struct ptcp_assoc *a);
+void receiver_rest(struct ptcp_assoc *a);
+bool receiver_can_rest(const struct ptcp_assoc *a);
 
 /* ---- output.c ---------------------------------------------------------------------------------
  */

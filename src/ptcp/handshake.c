@@ -11,16 +11,36 @@
 
 #define RETRY_FIRST_US (250 * US_PER_MS)
 #define RETRY_MAX_US   US_PER_S
+#define ROOM_FIRST     4096
 
 int handshake_init(struct ptcp_assoc *a)
 {
 	struct handshake *const h = &a->handshake;
 
-	h->out = malloc(HANDSHAKE_BYTES_MAX);
-	h->in = malloc(HANDSHAKE_BYTES_MAX);
+	h->out = malloc(ROOM_FIRST);
+	h->in = malloc(ROOM_FIRST);
+	h->out_room = h->in_room = ROOM_FIRST;
 	h->retry_us = NEVER_US;
 	h->path_id = PTCP_PATH_NONE;
 	return h->out && h->in ? 0 : -ENOMEM;
+}
+
+/* At most HANDSHAKE_BYTES_MAX. False: no memory. */
+static bool make_room(uint8_t **buffer, size_t *room, size_t n_bytes)
+{
+	size_t size = *room;
+	uint8_t *bigger;
+
+	while (size < n_bytes)
+		size *= 2;
+	if (size == *room)
+		return true;
+	bigger = realloc(*buffer, size);
+	if (!bigger)
+		return false;
+	*buffer = bigger;
+	*room = size;
+	return true;
 }
 
 void handshake_fini(struct ptcp_assoc *a)
@@ -30,6 +50,20 @@ void handshake_fini(struct ptcp_assoc *a)
 	free(h->out);
 	free(h->in);
 	h->out = h->in = NULL;
+}
+
+/*
+ * Both ends have the keys, and each knows it of the other: nothing of TLS is needed any more. What
+ * the peer repeats is still answered.
+ */
+static void retire(struct ptcp_assoc *a)
+{
+	struct handshake *const h = &a->handshake;
+
+	handshake_fini(a);
+	h->out_acked = h->out_sent = h->out_end;
+	if (a->config.crypto.handshake_over)
+		a->config.crypto.handshake_over(a->config.crypto.ctx);
 }
 
 static unsigned all_paths(const struct ptcp_assoc *a)
@@ -56,9 +90,11 @@ static void pull_output(struct ptcp_assoc *a)
 	bool any = false;
 
 	while (h->out_end < HANDSHAKE_BYTES_MAX) {
-		const size_t n =
-			a->config.crypto.handshake_output(a->config.crypto.ctx, h->out + h->out_end,
-							  HANDSHAKE_BYTES_MAX - h->out_end);
+		const size_t n = make_room(&h->out, &h->out_room, h->out_end + 1)
+					 ? a->config.crypto.handshake_output(
+						   a->config.crypto.ctx, h->out + h->out_end,
+						   h->out_room - h->out_end)
+					 : 0;
 
 		if (n == 0)
 			break;
@@ -90,6 +126,8 @@ static int feed_tls(struct ptcp_assoc *a, const uint8_t *data, size_t n_bytes)
 		if (a->config.role == PTCP_SERVER)
 			h->confirmed = true;
 		assoc_established(a);
+		if (h->confirmed)
+			retire(a);
 	}
 	return 0;
 }
@@ -147,7 +185,10 @@ int handshake_frame(struct ptcp_assoc *a, struct reader *r)
 	if (n == 0)
 		return 0;
 	h->ack_owed = true;
-	if (offset + n <= h->in_done)
+	if (offset + n <= h->in_done || !h->in)
+		return 0;
+	/* Without memory it has to come again. */
+	if (!make_room(&h->in, &h->in_room, (size_t)(offset + n)))
 		return 0;
 	/* What TLS has seen must not change under it; what it has not may come again, the same. */
 	if (!add_range(h, (size_t)offset, (size_t)(offset + n)))
@@ -171,6 +212,8 @@ void handshake_path_added(struct ptcp_assoc *a, const struct path *p)
 
 void handshake_confirmed(struct ptcp_assoc *a)
 {
+	if (!a->handshake.confirmed && a->handshake.done)
+		retire(a);
 	a->handshake.confirmed = true;
 	a->handshake.send_paths = 0;
 	a->handshake.ack_owed = false;
@@ -233,7 +276,8 @@ static size_t write_packet(struct ptcp_assoc *a, struct writer *w, size_t offset
 	writer_varint(w, h->in_done);
 	writer_varint(w, offset);
 	writer_varint(w, n);
-	writer_bytes(w, h->out + offset, n);
+	if (n > 0)
+		writer_bytes(w, h->out + offset, n);
 	/* More follows: segments of a batch are equal. */
 	while (offset + n < h->out_end && writer_left(w) > PTCP_TAG_BYTES)
 		writer_u8(w, FRAME_PADDING);

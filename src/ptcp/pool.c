@@ -1,5 +1,8 @@
 /* Message buffers. */
 #include "ptcp/pool.h"
+#include "ptcp/ptcp.h"
+
+#define OWN_BYTES (2 * POOL_BYTES_MAX) /* whatever others hold */
 
 struct pool_idle {
 	struct pool_idle *next;
@@ -12,26 +15,41 @@ size_t pool_class_bytes(unsigned class)
 	return class_bytes[class];
 }
 
-void pool_init(struct pool *p, size_t budget_bytes)
+void pool_init(struct pool *p, size_t budget_bytes, struct ptcp_memory *shared)
 {
-	*p = (struct pool){ .budget_bytes = budget_bytes };
+	*p = (struct pool){ .budget_bytes = budget_bytes, .shared = shared };
 }
 
-static void trim_class(struct pool *p, unsigned class)
+static void account(struct pool *p, size_t n_bytes)
 {
-	while (p->idle[class]) {
+	p->held_bytes += n_bytes;
+	if (p->shared)
+		p->shared->held_bytes += n_bytes;
+}
+
+static void trim_class(struct pool *p, unsigned class, uint32_t n)
+{
+	while (p->idle[class] && n-- > 0) {
 		struct pool_idle *const b = p->idle[class];
 
 		p->idle[class] = b->next;
-		p->held_bytes -= class_bytes[class];
+		p->n_idle[class]--;
+		account(p, -class_bytes[class]);
 		free(b);
 	}
+	p->low_idle[class] = p->n_idle[class];
 }
 
 void pool_trim(struct pool *p)
 {
 	for (unsigned i = 0; i < POOL_CLASSES; i++)
-		trim_class(p, i);
+		trim_class(p, i, UINT32_MAX);
+}
+
+void pool_decay(struct pool *p)
+{
+	for (unsigned i = 0; i < POOL_CLASSES; i++)
+		trim_class(p, i, p->low_idle[i]);
 }
 
 void pool_fini(struct pool *p)
@@ -40,25 +58,38 @@ void pool_fini(struct pool *p)
 	assert(p->held_bytes == 0);
 }
 
+/* May the pool hold that much? */
+static bool within(const struct pool *p, size_t n_bytes)
+{
+	const struct ptcp_memory *const m = p->shared;
+
+	if (n_bytes > p->budget_bytes)
+		return false;
+	return !m || n_bytes <= OWN_BYTES ||
+	       (m->held_bytes < m->limit_bytes && n_bytes <= m->limit_bytes - m->held_bytes);
+}
+
 bool pool_get(struct pool *p, size_t n_bytes, struct pool_buffer *ret_buffer)
 {
 	unsigned class = 0;
 
 	while (class < POOL_CLASSES && class_bytes[class] < n_bytes)
 		class ++;
-	if (class == POOL_CLASSES || p->used_bytes + class_bytes[class] > p->budget_bytes)
+	if (class == POOL_CLASSES || !within(p, p->used_bytes + class_bytes[class]))
 		return false;
 
 	struct pool_idle *b = p->idle[class];
 	if (b) {
 		p->idle[class] = b->next;
+		if (--p->n_idle[class] < p->low_idle[class])
+			p->low_idle[class] = p->n_idle[class];
 	} else {
-		if (p->held_bytes + class_bytes[class] > p->budget_bytes)
+		if (!within(p, p->held_bytes + class_bytes[class]))
 			pool_trim(p);
 		b = malloc(class_bytes[class]);
 		if (!b)
 			return false;
-		p->held_bytes += class_bytes[class];
+		account(p, class_bytes[class]);
 	}
 	p->used_bytes += class_bytes[class];
 	*ret_buffer = (struct pool_buffer){ .data = (uint8_t *)b, .class = (uint8_t) class };
@@ -73,11 +104,12 @@ void pool_put(struct pool *p, struct pool_buffer *buffer)
 
 	b->next = p->idle[buffer->class];
 	p->idle[buffer->class] = b;
+	p->n_idle[buffer->class]++;
 	p->used_bytes -= class_bytes[buffer->class];
 	*buffer = (struct pool_buffer){ 0 };
 }
 
 bool pool_has_room(const struct pool *p)
 {
-	return p->used_bytes + POOL_BYTES_MAX <= p->budget_bytes;
+	return within(p, p->used_bytes + POOL_BYTES_MAX);
 }

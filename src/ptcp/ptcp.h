@@ -61,6 +61,9 @@ struct ptcp_crypto {
 	 * before it stay, older ones are wiped. 0, or < 0: fatal.
 	 */
 	int (*next_phase)(void *ctx, uint32_t phase);
+	/* Both ends have finished: handshake_input, _output and _done are not called again. May be
+	 * NULL. */
+	void (*handshake_over)(void *ctx);
 };
 
 /*
@@ -133,6 +136,7 @@ struct ptcp_config {
 	uint64_t key_update_us;        /* 10 min */
 	uint64_t key_update_packets;   /* 2^26 */
 	uint64_t persistence_us;       /* 0: min(4 SRTT, 1 s), at least 100 ms */
+	struct ptcp_memory *memory;    /* shared by all associations; NULL: no common bound */
 	size_t send_queue_bytes;       /* not sent yet; above, the fattest flow pays; 8 MiB */
 	size_t send_memory_bytes;      /* messages queued or in flight; 32 MiB */
 	/* Reassembly, order and delivery; at least what the peer may have in flight. 32 MiB */
@@ -151,6 +155,16 @@ struct ptcp_config {
 		      uint64_t now_us); /* may be NULL */
 	ptcp_conn_trace_fn *conn_trace; /* may be NULL */
 	void *trace_user;
+};
+
+/*
+ * A bound on the message buffers of many associations together. None takes more than the rest
+ * leave free, so one that is alone gets half, each of two a third, and so on (the dynamic threshold
+ * of shared packet buffers, Choudhury and Hahne 1998). A little is everybody's whatever the others
+ * do.
+ */
+struct ptcp_memory {
+	size_t limit_bytes, held_bytes;
 };
 
 /* ---- life ------------------------------------------------------------------------ */
@@ -266,8 +280,8 @@ bool ptcp_next_event(struct ptcp_assoc *a, struct ptcp_event *ret_event);
 /* ---- messages ------------------------------------------------------------------------ */
 
 struct ptcp_message_info {
-	uint32_t flow;           /* hash of the inner flow; 0: none, a queue of its own */
-	bool ordered;            /* keep order within the flow; else delivered as it comes */
+	uint32_t flow;       /* hash of the inner flow; 0: none, a queue of its own */
+	bool ordered;        /* keep order within the flow; else delivered as it comes */
 	bool urgent;         /* may overtake other flows, within its share (EF, small packets) */
 	uint8_t resends_max; /* lost fragments are sent again so often; 0: until it is too old */
 	uint8_t dscp;        /* of the datagrams that carry it: they carry no others then */
@@ -323,6 +337,7 @@ struct ptcp_stats {
 	uint64_t messages_duplicate;
 	uint64_t order_timeouts; /* a flow moved on without a missing message */
 	uint64_t ptos, path_switches, key_updates;
+	uint64_t rests; /* times that what a burst needed was given back */
 	size_t send_queue_bytes, send_memory_bytes, receive_memory_bytes; /* now */
 	uint32_t active_path_id;                                          /* or PTCP_PATH_NONE */
 };

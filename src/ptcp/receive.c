@@ -10,22 +10,22 @@
  */
 #include "ptcp/assoc.h"
 
-#define NONE        UINT32_MAX
-#define SLOTS_FIRST 32
-#define HOLD_US     (10 * US_PER_MS)
+#define NONE            UINT32_MAX
+#define SLOTS_FIRST     32
+#define DELIVERED_FIRST 16
+#define HOLD_US         (10 * US_PER_MS)
 
 int receiver_init(struct ptcp_assoc *a)
 {
 	struct receiver *const r = &a->receiver;
 
-	pool_init(&r->pool, a->config.receive_memory_bytes);
+	pool_init(&r->pool, a->config.receive_memory_bytes, a->config.memory);
 	r->free_slot = r->oldest = r->newest = NONE;
 	r->order_us = NEVER_US;
 	memset(r->buckets, 0xff, sizeof(r->buckets));
 	for (unsigned i = 0; i < MESSAGE_LANES; i++)
 		r->lanes[i].head = r->lanes[i].tail = NONE;
-	r->delivered = malloc(DELIVERED_MAX * sizeof(*r->delivered));
-	return r->delivered ? 0 : -ENOMEM;
+	return 0;
 }
 
 void receiver_fini(struct ptcp_assoc *a)
@@ -37,11 +37,33 @@ void receiver_fini(struct ptcp_assoc *a)
 		pool_put(&r->pool, &r->partials[i].range_buffer);
 	}
 	for (; r->delivered_head != r->delivered_tail; r->delivered_head++)
-		pool_put(&r->pool, &r->delivered[r->delivered_head % DELIVERED_MAX].buffer);
+		pool_put(&r->pool, &r->delivered[r->delivered_head & (r->n_delivered - 1)].buffer);
 	pool_put(&r->pool, &r->borrowed);
 	pool_fini(&r->pool);
 	free(r->partials);
 	free(r->delivered);
+}
+
+bool receiver_can_rest(const struct ptcp_assoc *a)
+{
+	const struct receiver *const r = &a->receiver;
+
+	return (r->n_slots > 0 || r->n_delivered > 0 || r->pool.held_bytes > 0) &&
+	       r->pool.used_bytes == 0 && r->n_held == 0 && r->oldest == NONE &&
+	       r->delivered_head == r->delivered_tail;
+}
+
+void receiver_rest(struct ptcp_assoc *a)
+{
+	struct receiver *const r = &a->receiver;
+
+	pool_trim(&r->pool);
+	free(r->partials);
+	free(r->delivered);
+	r->partials = NULL;
+	r->delivered = NULL;
+	r->n_slots = r->n_delivered = 0;
+	r->free_slot = NONE;
 }
 
 /* ---- ids seen
@@ -164,17 +186,33 @@ static bool get_buffer(struct ptcp_assoc *a, size_t n_bytes, struct pool_buffer 
 /* ---- delivery
  * --------------------------------------------------------------------------------------- */
 
+static bool grow_delivered(struct receiver *r)
+{
+	const uint32_t n = r->n_delivered == 0 ? DELIVERED_FIRST : 2 * r->n_delivered;
+	struct delivered *delivered = n <= DELIVERED_MAX ? malloc(n * sizeof(*delivered)) : NULL;
+
+	if (!delivered)
+		return false;
+	for (uint32_t i = r->delivered_head; i != r->delivered_tail; i++)
+		delivered[i & (n - 1)] = r->delivered[i & (r->n_delivered - 1)];
+	free(r->delivered);
+	r->delivered = delivered;
+	r->n_delivered = n;
+	return true;
+}
+
 /* Takes the buffer over. */
 static void deliver(struct ptcp_assoc *a, struct pool_buffer *buffer, uint32_t n_bytes)
 {
 	struct receiver *const r = &a->receiver;
 
-	if (r->delivered_tail - r->delivered_head == DELIVERED_MAX) {
+	a->busy_us = a->now_us;
+	if (r->delivered_tail - r->delivered_head == r->n_delivered && !grow_delivered(r)) {
 		pool_put(&r->pool, buffer);
 		a->stats.messages_dropped_memory++;
 		return;
 	}
-	r->delivered[r->delivered_tail++ % DELIVERED_MAX] =
+	r->delivered[r->delivered_tail++ & (r->n_delivered - 1)] =
 		(struct delivered){ .buffer = *buffer, .n_bytes = n_bytes };
 	*buffer = (struct pool_buffer){ 0 };
 	a->stats.messages_delivered++;
@@ -188,7 +226,7 @@ bool ptcp_message_next(struct ptcp_assoc *a, const uint8_t **ret_data, size_t *r
 	pool_put(&r->pool, &r->borrowed);
 	if (r->delivered_head == r->delivered_tail)
 		return false;
-	const struct delivered *d = &r->delivered[r->delivered_head++ % DELIVERED_MAX];
+	const struct delivered *d = &r->delivered[r->delivered_head++ & (r->n_delivered - 1)];
 	r->borrowed = d->buffer;
 	*ret_data = d->buffer.data;
 	*ret_bytes = d->n_bytes;

@@ -16,7 +16,8 @@
 
 #define NONE               UINT32_MAX
 #define SLOTS_FIRST        64
-#define RESENDS_FIRST      256
+#define RESENDS_FIRST      32
+#define ABANDONS_FIRST     64
 #define RESENDS_MAX        (UINT32_C(1) << 20)
 #define FRAGMENT_MIN       64 /* smaller pieces are not worth their header */
 #define PERSISTENCE_MIN    (100 * US_PER_MS)
@@ -42,15 +43,12 @@ int sender_init(struct ptcp_assoc *a)
 {
 	struct sender *const s = &a->sender;
 
-	pool_init(&s->pool, a->config.send_memory_bytes);
+	pool_init(&s->pool, a->config.send_memory_bytes, a->config.memory);
 	queue_init(&s->queue, assoc_random(a));
 	s->queue.item = item_of;
 	s->queue.owner = s;
 	s->free_slot = s->oldest = s->newest = NONE;
-	s->abandons = malloc(MESSAGES_MAX * sizeof(*s->abandons));
-	s->resends = malloc(RESENDS_FIRST * sizeof(*s->resends));
-	s->n_resends = RESENDS_FIRST;
-	return s->abandons && s->resends ? 0 : -ENOMEM;
+	return 0;
 }
 
 void sender_fini(struct ptcp_assoc *a)
@@ -64,6 +62,31 @@ void sender_fini(struct ptcp_assoc *a)
 	free(s->messages);
 	free(s->abandons);
 	free(s->resends);
+}
+
+bool sender_can_rest(const struct ptcp_assoc *a)
+{
+	const struct sender *const s = &a->sender;
+
+	return s->n_slots > 0 && s->n_used == 0 && !s->is_lent &&
+	       s->resend_head == s->resend_tail && s->abandon_head == s->abandon_tail;
+}
+
+/* Records of packets in flight name slots, so none may be in flight. */
+void sender_rest(struct ptcp_assoc *a)
+{
+	struct sender *const s = &a->sender;
+
+	pool_put(&s->pool, &s->lent);
+	pool_trim(&s->pool);
+	free(s->messages);
+	free(s->abandons);
+	free(s->resends);
+	s->messages = NULL;
+	s->abandons = NULL;
+	s->resends = NULL;
+	s->n_slots = s->n_abandons = s->n_resends = 0;
+	s->free_slot = NONE;
 }
 
 size_t sender_pending_bytes(const struct sender *s)
@@ -211,6 +234,7 @@ static void enqueue(struct ptcp_assoc *a, const struct ptcp_message_info *info,
 		queue_push(&s->queue, slot, info->flow, info->urgent, (uint32_t)n_bytes, a->now_us);
 	/* 0 means "not ordered". */
 	m->lane = info->ordered ? (uint8_t)(1 + bucket) : 0;
+	a->busy_us = a->now_us;
 	a->stats.messages_sent++;
 	a->stats.message_bytes_sent += n_bytes;
 	bound_queue(a);
@@ -277,6 +301,7 @@ uint8_t *ptcp_message_reserve(struct ptcp_assoc *a)
 		out_of_memory(a);
 		return NULL;
 	}
+	s->is_lent = true;
 	return s->lent.data;
 }
 
@@ -287,6 +312,7 @@ int ptcp_message_commit(struct ptcp_assoc *a, const struct ptcp_message_info *in
 
 	if (!s->lent.data || n_bytes > PTCP_MESSAGE_BYTES_MAX)
 		return -EMSGSIZE;
+	s->is_lent = false;
 	if (n_bytes == 0)
 		return 0;
 	if (n_bytes <= SMALL_BYTES) {
@@ -306,15 +332,30 @@ int ptcp_message_commit(struct ptcp_assoc *a, const struct ptcp_message_info *in
 /* ---- giving up
  * -------------------------------------------------------------------------------------- */
 
+static bool grow_abandons(struct sender *s)
+{
+	const uint32_t n = s->n_abandons == 0 ? ABANDONS_FIRST : 2 * s->n_abandons;
+	struct abandon *abandons = n <= MESSAGES_MAX ? malloc(n * sizeof(*abandons)) : NULL;
+
+	if (!abandons)
+		return false;
+	for (uint32_t i = s->abandon_head; i != s->abandon_tail; i++)
+		abandons[i & (n - 1)] = s->abandons[i & (s->n_abandons - 1)];
+	free(s->abandons);
+	s->abandons = abandons;
+	s->n_abandons = n;
+	return true;
+}
+
 static void queue_abandon(struct ptcp_assoc *a, uint32_t slot)
 {
 	struct sender *const s = &a->sender;
 
 	/* Without room the peer is not told, and finds out by its own clock. */
-	if (s->abandon_tail - s->abandon_head == MESSAGES_MAX)
+	if (s->abandon_tail - s->abandon_head == s->n_abandons && !grow_abandons(s))
 		release(a, slot);
 	else
-		s->abandons[s->abandon_tail++ % MESSAGES_MAX] =
+		s->abandons[s->abandon_tail++ & (s->n_abandons - 1)] =
 			(struct abandon){ slot, s->messages[slot].generation };
 }
 
@@ -350,7 +391,7 @@ void sender_write_abandons(struct ptcp_assoc *a, struct build *b)
 	struct sender *const s = &a->sender;
 
 	while (s->abandon_head != s->abandon_tail && writer_left(&b->w) >= 8 && !build_full(b)) {
-		const struct abandon e = s->abandons[s->abandon_head++ % MESSAGES_MAX];
+		const struct abandon e = s->abandons[s->abandon_head++ & (s->n_abandons - 1)];
 		const struct message *const m = message_at(s, e.slot, e.generation);
 
 		/* Its first ABANDON arrived after all; the slot may be another message's now. */
@@ -390,7 +431,7 @@ void sender_abandon_lost(struct ptcp_assoc *a, const struct sent_record *r)
 
 static bool grow_resends(struct sender *s)
 {
-	const uint32_t n = 2 * s->n_resends;
+	const uint32_t n = s->n_resends == 0 ? RESENDS_FIRST : 2 * s->n_resends;
 	struct resend *resends = n <= RESENDS_MAX ? malloc(n * sizeof(*resends)) : NULL;
 
 	if (!resends)
@@ -448,10 +489,12 @@ void sender_fragment_acked(struct ptcp_assoc *a, struct sent_record *r)
 		return;
 	if (r->requeued) {
 		const uint32_t number = r->fragment.resend;
-		struct resend *const e = &s->resends[number & (s->n_resends - 1)];
 
-		if (number - s->resend_head >= s->resend_tail - s->resend_head || e->cancelled ||
-		    e->slot != r->fragment.slot || e->generation != r->fragment.generation)
+		if (number - s->resend_head >= s->resend_tail - s->resend_head)
+			return; /* as below */
+		struct resend *const e = &s->resends[number & (s->n_resends - 1)];
+		if (e->cancelled || e->slot != r->fragment.slot ||
+		    e->generation != r->fragment.generation)
 			return; /* it has been sent again: that packet answers for it now */
 		e->cancelled = true;
 		s->resend_bytes -= e->length;

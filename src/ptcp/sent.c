@@ -1,9 +1,9 @@
 /* The ring of sent packets. */
 #include "ptcp/sent.h"
 
-#define RING_FIRST    256
+#define RING_FIRST    64 /* at least one word of the bitmap */
 #define BLOCK_RECORDS 6
-#define BLOCKS_FIRST  32
+#define BLOCKS_FIRST  16
 #define BLOCKS_MAX    65536
 #define NO_BLOCK      UINT32_MAX
 
@@ -35,14 +35,36 @@ void sent_fini(struct sent_ring *s)
 	*s = (struct sent_ring){ .free_block = NO_BLOCK };
 }
 
+bool sent_can_rest(const struct sent_ring *s)
+{
+	return s->tail == s->next_pn && (s->n_packets > RING_FIRST || s->n_blocks > BLOCKS_FIRST);
+}
+
+void sent_rest(struct sent_ring *s)
+{
+	struct sent_packet *packets;
+
+	if (!sent_can_rest(s))
+		return;
+	free(s->blocks);
+	s->blocks = NULL;
+	s->n_blocks = s->n_blocks_free = 0;
+	s->free_block = NO_BLOCK;
+	packets = realloc(s->packets, RING_FIRST * sizeof(*s->packets));
+	if (!packets)
+		return;
+	/* Empty: where a packet number lies makes no difference, and no bit is set. */
+	s->packets = packets;
+	s->n_packets = RING_FIRST;
+}
+
 static uint64_t *word_of(const struct sent_ring *s, uint64_t pn)
 {
 	return &s->outstanding[(pn & (s->n_packets - 1)) / 64];
 }
 
-static bool grow_ring(struct sent_ring *s)
+static bool resize_ring(struct sent_ring *s, uint32_t n)
 {
-	const uint32_t n = 2 * s->n_packets;
 	struct sent_packet *packets = calloc(n, sizeof(*packets));
 	uint64_t *outstanding = calloc(n / 64, sizeof(*outstanding));
 
@@ -62,6 +84,12 @@ static bool grow_ring(struct sent_ring *s)
 	s->outstanding = outstanding;
 	s->n_packets = n;
 	return true;
+}
+
+void sent_decay(struct sent_ring *s)
+{
+	if (s->n_packets > RING_FIRST && s->next_pn - s->tail < s->n_packets / 8)
+		resize_ring(s, s->n_packets / 2);
 }
 
 static bool grow_blocks(struct sent_ring *s)
@@ -91,7 +119,7 @@ bool sent_make_room(struct sent_ring *s, unsigned n_records, uint64_t now_us)
 	const unsigned n_blocks = (n_more + BLOCK_RECORDS - 1) / BLOCK_RECORDS;
 
 	if (s->next_pn - s->tail >= s->n_packets &&
-	    !(s->n_packets < s->n_packets_max && grow_ring(s)))
+	    !(s->n_packets < s->n_packets_max && resize_ring(s, 2 * s->n_packets)))
 		sent_trim(s, now_us); /* a lost packet that blocks the ring has waited enough */
 	if (s->next_pn - s->tail >= s->n_packets)
 		return false;

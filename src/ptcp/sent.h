@@ -83,6 +83,11 @@ struct sent_ring {
 /* 0 or -ENOMEM. */
 int sent_init(struct sent_ring *s, uint32_t n_packets_max) WARN_UNUSED;
 void sent_fini(struct sent_ring *s);
+/* Nothing is in the ring: gives back what it grew by. */
+void sent_rest(struct sent_ring *s);
+/* Halves a ring of which little is used. */
+void sent_decay(struct sent_ring *s);
+bool sent_can_rest(const struct sent_ring *s); /* and it grew */
 
 /* Makes sure that one more packet with n_records can be entered; may grow. False: not now. */
 bool sent_make_room(struct sent_ring *s, unsigned n_records, uint64_t now_us);

@@ -50,7 +50,7 @@ void session_drop_association(struct session *s)
 	s->has_cid = false;
 	s->tun_room = NULL;
 	s->segmenting = false;
-	s->relay_taken = s->relay_batch.used_bytes = 0;
+	session_relay_forget(s);
 	s->active_path_id = PTCP_PATH_NONE;
 	s->close_deadline_us = NEVER_US;
 	session_paths_clear(s);
@@ -69,6 +69,7 @@ int session_start_association(struct session *s, uint64_t now_us)
 	struct ptcp_config config = {
 		.role = keys_config.role,
 		.liveness_us = s->config.liveness_us,
+		.memory = s->config.memory,
 		.ecn = true,
 		.signal = signal_congestion,
 		.trace = trace_ptcp,

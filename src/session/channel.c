@@ -222,7 +222,7 @@ void session_channel_wrap(struct session *s, const struct ptcp_batch *batch,
 			  struct session_send *send)
 {
 	const struct path *p = session_path_by_id(s, batch->path_id);
-	struct writer w = writer_over(s->relay, SESSION_RELAY_BYTES_MAX);
+	struct writer w = writer_over(s->scratch->relay, SESSION_RELAY_BYTES_MAX);
 	uint8_t header[Q2Q_CHANNEL_HEADER_BYTES];
 
 	q2q_channel_header(Q2Q_CHANNEL_DATA, s->channel.name, header);
@@ -240,7 +240,7 @@ void session_channel_wrap(struct session *s, const struct ptcp_batch *batch,
 		.socket = p->socket,
 		.to = p->remote,
 		.path_id = p->id,
-		.data = s->relay,
+		.data = s->scratch->relay,
 		.n_bytes = w.used_bytes,
 	};
 	if (w.used_bytes > sizeof(header) + batch->segment_bytes)

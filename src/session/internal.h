@@ -17,6 +17,7 @@
 
 enum {
 	PATHS_MAX = 32,
+	EVENTS_FIRST = 8,
 	PATH_MTU_IPV4 = 1472, /* Ethernet */
 	PATH_MTU_IPV6 = 1452,
 	PATH_MTU_RELAY = 9000, /* TCP below: fewer, larger datagrams */
@@ -103,6 +104,12 @@ enum session_input {
 	INPUT_COUNT,
 };
 
+struct session_scratch {
+	uint8_t batch[PTCP_BATCH_BYTES_MAX];
+	uint8_t relay[SESSION_RELAY_BYTES_MAX];
+	uint8_t segment[TUN_PACKET_BYTES]; /* for devices without offloads */
+};
+
 struct session {
 	struct session_config config;
 	char own_address[VIP_ADDRESS_BYTES_MAX + 1], peer_address[VIP_ADDRESS_BYTES_MAX + 1];
@@ -141,14 +148,14 @@ struct session {
 	unsigned n_signals;
 	struct signal *signal_lent;
 
-	struct session_event events[SESSION_EVENTS_MAX];
-	unsigned first_event, n_events;
+	struct session_event *events; /* ring */
+	unsigned first_event, n_events, event_room;
 
 	/* datagrams */
-	uint8_t *batch; /* PTCP_BATCH_BYTES_MAX */
-	uint8_t *relay; /* SESSION_RELAY_BYTES_MAX */
+	struct session_scratch *scratch, *own_scratch;
 	struct ptcp_batch relay_batch;
-	size_t relay_taken; /* of relay_batch; all of it: nothing is left to send */
+	size_t relay_taken;  /* of relay_batch; all of it: nothing is left to send */
+	uint8_t *relay_kept; /* its data, where they outlast one call; or NULL */
 	struct nat_send nat_send;
 	uint64_t datagrams_bad;
 
@@ -160,7 +167,6 @@ struct session {
 	struct tun_packet packet;
 	struct tun_segments segments;
 	bool segmenting;
-	uint8_t *segment; /* TUN_PACKET_BYTES; for devices without offloads */
 	uint64_t tun_sent, tun_sent_bytes, tun_received, tun_received_bytes;
 	uint64_t tun_bad, tun_discard, peer_bad;
 };
@@ -195,6 +201,7 @@ int rendezvous_make_agent(struct session *s, uint64_t now_us);
 /* paths.c */
 struct path *session_path_find(struct session *s, uint8_t socket, const struct endpoint *remote);
 struct path *session_path_by_id(struct session *s, uint32_t id);
+void session_relay_forget(struct session *s);
 uint16_t session_path_mtu(const struct endpoint *remote);
 struct path *session_path_new(struct session *s);
 struct path *session_path_of_kind(struct session *s, enum ptcp_path_kind kind);

@@ -13,7 +13,8 @@ enum direction { CLIENT_TO_SERVER, SERVER_TO_CLIENT, N_DIRECTIONS };
 
 struct keys {
 	enum ptcp_role role;
-	struct crypto_tls *tls;
+	struct crypto_tls *tls; /* NULL once the handshake is over */
+	char described[128];    /* then: how it went */
 	enum crypto_aead_kind aead;
 	struct crypto_aead *handshake[N_DIRECTIONS];
 	struct crypto_aead *data[N_DIRECTIONS][N_PHASES]; /* at phase % N_PHASES */
@@ -180,6 +181,22 @@ static bool handshake_done(void *ctx)
 	return k->ready && !k->failed;
 }
 
+static void describe(const struct keys *k, char *out, size_t out_bytes)
+{
+	snprintf(out, out_bytes, "%s %s %s", crypto_tls_version(k->tls), crypto_tls_cipher(k->tls),
+		 crypto_tls_group(k->tls));
+}
+
+/* TLS has served: it holds some 30 KiB for each peer. */
+static void handshake_over(void *ctx)
+{
+	struct keys *k = ctx;
+
+	describe(k, k->described, sizeof(k->described));
+	crypto_tls_free(k->tls);
+	k->tls = NULL;
+}
+
 static struct crypto_aead *aead_find(const struct keys *k, enum ptcp_epoch epoch, uint32_t phase,
 				     bool sending)
 {
@@ -231,6 +248,7 @@ struct ptcp_crypto keys_ptcp(struct keys *keys)
 		.handshake_input = handshake_input,
 		.handshake_output = handshake_output,
 		.handshake_done = handshake_done,
+		.handshake_over = handshake_over,
 		.seal = seal,
 		.open = open_packet,
 		.next_phase = next_phase,
@@ -288,23 +306,24 @@ bool keys_tag(const struct keys *keys, uint8_t out[static KEYS_TAG_BYTES])
 
 const char *keys_error(const struct keys *keys)
 {
-	return crypto_tls_error(keys->tls);
+	return keys->tls ? crypto_tls_error(keys->tls) : "";
 }
 
 int keys_verify_reason(const struct keys *keys)
 {
-	return crypto_tls_verify_reason(keys->tls);
+	return keys->tls ? crypto_tls_verify_reason(keys->tls) : 0;
 }
 
 bool keys_peer_rejected_us(const struct keys *keys)
 {
-	return crypto_tls_peer_rejected_us(keys->tls);
+	return keys->tls && crypto_tls_peer_rejected_us(keys->tls);
 }
 
 void keys_describe(const struct keys *keys, char *out, size_t out_bytes)
 {
 	*out = '\0';
-	if (keys->ready)
-		snprintf(out, out_bytes, "%s %s %s", crypto_tls_version(keys->tls),
-			 crypto_tls_cipher(keys->tls), crypto_tls_group(keys->tls));
+	if (!keys->tls)
+		snprintf(out, out_bytes, "%s", keys->described);
+	else if (keys->ready)
+		describe(keys, out, out_bytes);
 }

@@ -109,12 +109,13 @@ static bool next_packet(struct session *s)
 
 static bool next_segment(struct session *s, struct session_frame *frame)
 {
-	const size_t n_bytes = tun_segments_next(&s->segments, s->segment, TUN_PACKET_BYTES);
+	const size_t n_bytes =
+		tun_segments_next(&s->segments, s->scratch->segment, TUN_PACKET_BYTES);
 
 	if (n_bytes == 0)
 		return false;
 	memset(frame->header, 0, sizeof(frame->header));
-	frame->packet = s->segment;
+	frame->packet = s->scratch->segment;
 	frame->packet_bytes = n_bytes;
 	return true;
 }

@@ -101,7 +101,7 @@ void session_path_drop_relay(struct session *s, uint64_t now_us)
 	while ((p = session_path_of_kind(s, PTCP_PATH_RELAY_STREAM)) ||
 	       (p = session_path_of_kind(s, PTCP_PATH_RELAY)))
 		session_path_remove(s, p, now_us);
-	s->relay_taken = s->relay_batch.used_bytes = 0;
+	session_relay_forget(s);
 }
 
 int session_relay(struct session *s, const char *id, uint8_t *body, size_t n_bytes, uint64_t now_us)
@@ -133,7 +133,7 @@ int session_relay(struct session *s, const char *id, uint8_t *body, size_t n_byt
 /* Frames what is left of the relay batch, as much as fits into one body. */
 static void relay_frame(struct session *s, struct session_send *send)
 {
-	struct writer w = writer_over(s->relay, SESSION_RELAY_BYTES_MAX);
+	struct writer w = writer_over(s->scratch->relay, SESSION_RELAY_BYTES_MAX);
 	const struct ptcp_batch *b = &s->relay_batch;
 
 	while (s->relay_taken < b->used_bytes) {
@@ -148,10 +148,36 @@ static void relay_frame(struct session *s, struct session_send *send)
 	*send = (struct session_send){
 		.relay = true,
 		.route = s->open.route,
-		.data = s->relay,
+		.data = s->scratch->relay,
 		.n_bytes = w.used_bytes,
 	};
 	memcpy(send->id, s->open.id, sizeof(send->id));
+}
+
+void session_relay_forget(struct session *s)
+{
+	free(s->relay_kept);
+	s->relay_kept = NULL;
+	s->relay_taken = s->relay_batch.used_bytes = 0;
+}
+
+/* The scratch is others' after this call: what is left of the batch waits in a copy, or without
+ * memory is lost. */
+static void relay_keep(struct session *s)
+{
+	const size_t left = s->relay_batch.used_bytes - s->relay_taken;
+	uint8_t *kept = left > 0 && !s->relay_kept ? malloc(left) : NULL;
+
+	if (left > 0 && s->relay_kept)
+		return;
+	if (!kept) {
+		session_relay_forget(s);
+		return;
+	}
+	memcpy(kept, s->relay_batch.data + s->relay_taken, left);
+	s->relay_batch.data = s->relay_kept = kept;
+	s->relay_batch.used_bytes = left;
+	s->relay_taken = 0;
 }
 
 /* More of the relay batch. False: its path has gone meanwhile. */
@@ -160,13 +186,14 @@ static bool relay_fill(struct session *s, struct session_send *send)
 	const struct path *p = session_path_by_id(s, s->relay_batch.path_id);
 
 	if (!p || s->open.phase != RENDEZVOUS_OPEN) {
-		s->relay_taken = s->relay_batch.used_bytes;
+		session_relay_forget(s);
 		return false;
 	}
 	if (p->kind == PTCP_PATH_RELAY)
 		session_channel_wrap(s, &s->relay_batch, send);
 	else
 		relay_frame(s, send);
+	relay_keep(s);
 	return true;
 }
 
@@ -302,9 +329,17 @@ static void send_direct(const struct path *p, const struct ptcp_batch *batch,
 	};
 }
 
+static struct ptcp_batch empty_batch(const struct session *s)
+{
+	return (struct ptcp_batch){
+		.data = s->scratch->batch,
+		.size_bytes = PTCP_BATCH_BYTES_MAX,
+	};
+}
+
 bool session_output(struct session *s, struct session_send *ret_send, uint64_t now_us)
 {
-	struct ptcp_batch batch = { .data = s->batch, .size_bytes = PTCP_BATCH_BYTES_MAX };
+	struct ptcp_batch batch = empty_batch(s);
 	const struct path *p;
 
 	if (s->relay_taken < s->relay_batch.used_bytes && relay_fill(s, ret_send))
@@ -321,7 +356,7 @@ bool session_output(struct session *s, struct session_send *ret_send, uint64_t n
 		s->relay_taken = 0;
 		if (relay_fill(s, ret_send))
 			return true;
-		batch = (struct ptcp_batch){ .data = s->batch, .size_bytes = PTCP_BATCH_BYTES_MAX };
+		batch = empty_batch(s);
 	}
 	session_pull(s, now_us);
 	return false;

@@ -38,6 +38,16 @@ static int set_canonical(struct session *s)
 	return 0;
 }
 
+struct session_scratch *session_scratch_new(void)
+{
+	return malloc(sizeof(struct session_scratch));
+}
+
+void session_scratch_free(struct session_scratch *scratch)
+{
+	free(scratch);
+}
+
 int session_new(const struct session_config *config, uint64_t now_us, struct session **ret_session)
 {
 	struct session *s = calloc(1, sizeof(*s));
@@ -55,10 +65,11 @@ int session_new(const struct session_config *config, uint64_t now_us, struct ses
 	s->next_path_id = 1;
 	STAILQ_INIT(&s->signals);
 	session_channel_clear(s);
-	s->batch = malloc(PTCP_BATCH_BYTES_MAX);
-	s->relay = malloc(SESSION_RELAY_BYTES_MAX);
-	s->segment = malloc(TUN_PACKET_BYTES);
-	r = s->batch && s->relay && s->segment ? set_texts(s, config) : -ENOMEM;
+	s->own_scratch = config->scratch ? NULL : session_scratch_new();
+	s->scratch = config->scratch ? config->scratch : s->own_scratch;
+	s->events = malloc(EVENTS_FIRST * sizeof(*s->events));
+	s->event_room = EVENTS_FIRST;
+	r = s->scratch && s->events ? set_texts(s, config) : -ENOMEM;
 	if (!r)
 		r = set_canonical(s);
 	if (r) {
@@ -86,9 +97,8 @@ void session_free(struct session *s)
 	}
 	free(s->signal_lent);
 	crypto_tls_context_unref(s->config.tls);
-	free(s->batch);
-	free(s->relay);
-	free(s->segment);
+	session_scratch_free(s->own_scratch);
+	free(s->events);
 	free(s);
 }
 

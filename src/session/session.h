@@ -151,7 +151,16 @@ enum {
 	SESSION_WHY_BYTES = 256,
 };
 
+/*
+ * Room to build datagrams and packets in, for all sessions of one thread: what one of them lends is
+ * good until the next call for any. -> NULL: no memory.
+ */
+struct session_scratch;
+struct session_scratch *session_scratch_new(void);
+void session_scratch_free(struct session_scratch *scratch); /* after the sessions; NULL is fine */
+
 struct session_config {
+	struct session_scratch *scratch;        /* NULL: one of its own */
 	const char *own_address, *peer_address; /* canonical; copied */
 	const char *device;                     /* our host's name, for the peer; copied */
 	struct crypto_tls_context *tls;         /* ours, TLS 1.3; referenced */
@@ -168,6 +177,7 @@ struct session_config {
 	bool allow_loopback;
 	bool copy_dscp;       /* of packets to the datagrams that carry them; else those have 0 */
 	uint64_t liveness_us; /* 0: PTCP's default */
+	struct ptcp_memory *memory; /* shared by all sessions; NULL: no common bound */
 	struct hash_seed flow_seed;
 };
 

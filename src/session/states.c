@@ -157,6 +157,22 @@ void session_dispatch(struct session *s, enum session_input input, const char *b
 	session_event_push(s, &event);
 }
 
+static bool grow_events(struct session *s)
+{
+	const unsigned n = 2 * s->event_room;
+	struct session_event *events = malloc(n * sizeof(*events));
+
+	if (!events)
+		return false;
+	for (unsigned i = 0; i < s->n_events; i++)
+		events[i] = s->events[(s->first_event + i) % s->event_room];
+	free(s->events);
+	s->events = events;
+	s->event_room = n;
+	s->first_event = 0;
+	return true;
+}
+
 void session_event_push(struct session *s, const struct session_event *event)
 {
 	/* Pulled after each input; what no caller pulls for so long is not missed. One input from
@@ -164,7 +180,9 @@ void session_event_push(struct session *s, const struct session_event *event)
 	if (s->n_events >=
 	    (event->type == SESSION_EVENT_PONG ? SESSION_EVENTS_MAX / 2 : SESSION_EVENTS_MAX))
 		return;
-	s->events[(s->first_event + s->n_events++) % SESSION_EVENTS_MAX] = *event;
+	if (s->n_events == s->event_room && !grow_events(s))
+		return;
+	s->events[(s->first_event + s->n_events++) % s->event_room] = *event;
 }
 
 bool session_next_event(struct session *s, struct session_event *ret_event)
@@ -172,7 +190,7 @@ bool session_next_event(struct session *s, struct session_event *ret_event)
 	if (s->n_events == 0)
 		return false;
 	*ret_event = s->events[s->first_event];
-	s->first_event = (s->first_event + 1) % SESSION_EVENTS_MAX;
+	s->first_event = (s->first_event + 1) % s->event_room;
 	s->n_events--;
 	return true;
 }

@@ -450,20 +450,20 @@ static bool client_sees_path_down(struct sim_world *w)
 	return w->pairs[0].end[0].n_path_down > 0;
 }
 
-static void a_peer_that_vanishes_is_missed_within_twelve_seconds(void **state)
+/* Soon where something was said lately; on a path long idle, with the next keepalive. */
+static void a_peer_that_vanishes_is_missed(uint64_t idle_us, uint64_t within_us)
 {
-	(void)state;
 	for (unsigned i = 0; i < 10; i++) {
 		struct stage s = raise_curtain(NULL, PTCP_PATH_DIRECT, &fast);
 
 		plan_stream(&s, 0, 1000, 1000);
 		begin(&s);
 		establish(&s);
-		sim_run(s.w, 20 * US_PER_S + i * 700000, NULL);
+		sim_run(s.w, idle_us + i * (idle_us / 20), NULL);
 		assert_int_equal(s.client->n_path_down, 0);
 		ptcp_assoc_free(s.server->a);
 		s.server->a = NULL;
-		assert_true(sim_run(s.w, 12 * US_PER_S, client_sees_path_down));
+		assert_true(sim_run(s.w, within_us, client_sees_path_down));
 		sim_run(s.w, 6 * US_PER_S, NULL);
 		assert_int_equal(s.client->n_all_down, 1);
 		/* In the end the association goes too. */
@@ -472,6 +472,18 @@ static void a_peer_that_vanishes_is_missed_within_twelve_seconds(void **state)
 		assert_int_equal(s.client->close_code, PTCP_CLOSE_IDLE_TIMEOUT);
 		drop_curtain(&s);
 	}
+}
+
+static void a_peer_that_vanishes_is_missed_within_twelve_seconds(void **state)
+{
+	(void)state;
+	a_peer_that_vanishes_is_missed(4 * US_PER_S, 12 * US_PER_S);
+}
+
+static void an_idle_peer_that_vanishes_is_missed_within_forty_seconds(void **state)
+{
+	(void)state;
+	a_peer_that_vanishes_is_missed(120 * US_PER_S, 40 * US_PER_S);
 }
 
 /* Datagrams that both ends send in ten minutes of silence. */
@@ -505,8 +517,8 @@ static void an_idle_association_sends_keepalives_and_nothing_else(void **state)
 	/* A keepalive of each end every 25 s, and its answer; a look for a larger MTU. */
 	assert_in_range(idle_datagrams(PTCP_PATH_DIRECT, &quiet), 30, 120);
 	assert_in_range(idle_datagrams(PTCP_PATH_RELAY, &quiet), 0, 12);
-	/* With liveness each end asks after 5 s of silence. */
-	assert_in_range(idle_datagrams(PTCP_PATH_RELAY, &(struct ptcp_config){ 0 }), 100, 520);
+	/* With liveness each end asks after 5 s of silence, then ever more rarely: every 30 s. */
+	assert_in_range(idle_datagrams(PTCP_PATH_RELAY, &(struct ptcp_config){ 0 }), 30, 100);
 }
 
 static void an_end_may_sleep_for_four_minutes(void **state)
@@ -633,6 +645,7 @@ int main(void)
 		cmocka_unit_test(an_mtu_that_falls_without_notice_is_noticed),
 		cmocka_unit_test(keys_change_under_full_load),
 		cmocka_unit_test(a_peer_that_vanishes_is_missed_within_twelve_seconds),
+		cmocka_unit_test(an_idle_peer_that_vanishes_is_missed_within_forty_seconds),
 		cmocka_unit_test(an_idle_association_sends_keepalives_and_nothing_else),
 		cmocka_unit_test(an_end_may_sleep_for_four_minutes),
 		cmocka_unit_test(a_handshake_gets_through_a_third_of_loss),

@@ -411,7 +411,7 @@ static void the_pool_keeps_to_its_budget_whatever_the_sizes(void **state)
 	uint64_t rng = 5;
 
 	(void)state;
-	pool_init(&p, 500000);
+	pool_init(&p, 500000, NULL);
 	for (int i = 0; i < 20000; i++) {
 		struct pool_buffer *const one = &b[next_random(&rng) % 100];
 		const size_t n = 1 + (size_t)(next_random(&rng) % (i % 7 == 0 ? 65551 : 2000));
@@ -426,6 +426,68 @@ static void the_pool_keeps_to_its_budget_whatever_the_sizes(void **state)
 	for (int i = 0; i < 100; i++)
 		pool_put(&p, &b[i]);
 	assert_int_equal(p.used_bytes, 0);
+	pool_fini(&p);
+}
+
+static unsigned fill(struct pool *p, struct pool_buffer *list, unsigned max)
+{
+	unsigned n = 0;
+
+	while (n < max && pool_get(p, POOL_BYTES_MAX, &list[n]))
+		n++;
+	return n;
+}
+
+static void empty(struct pool *p, struct pool_buffer *list, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		pool_put(p, &list[i]);
+}
+
+static void pools_share_a_bound_and_each_keeps_a_little(void **state)
+{
+	struct ptcp_memory memory = { .limit_bytes = 60 * POOL_BYTES_MAX };
+	struct pool p[3];
+	struct pool_buffer b[3][100] = { 0 };
+	unsigned n[3];
+
+	(void)state;
+	for (unsigned i = 0; i < 3; i++)
+		pool_init(&p[i], 100 * POOL_BYTES_MAX, &memory);
+	n[0] = fill(&p[0], b[0], 100);
+	assert_int_equal(n[0], 30); /* as much as it leaves to others */
+	n[1] = fill(&p[1], b[1], 100);
+	assert_int_equal(n[1], 15);
+	empty(&p[0], b[0], n[0]);
+	pool_trim(&p[0]);
+	n[0] = fill(&p[0], b[0], 100);
+	assert_int_equal(n[0], 23);
+	/* Nothing is left at all, and still. */
+	memory.limit_bytes = 1;
+	n[2] = fill(&p[2], b[2], 100);
+	assert_int_equal(n[2], 2);
+	for (unsigned i = 0; i < 3; i++) {
+		empty(&p[i], b[i], n[i]);
+		pool_fini(&p[i]);
+	}
+	assert_int_equal(memory.held_bytes, 0);
+}
+
+static void a_pool_gives_back_what_it_has_not_needed_for_a_while(void **state)
+{
+	struct pool p;
+	struct pool_buffer b[20] = { 0 };
+
+	(void)state;
+	pool_init(&p, 100 * POOL_BYTES_MAX, NULL);
+	empty(&p, b, fill(&p, b, 20));
+	pool_decay(&p); /* all were in use since the last time */
+	assert_int_equal(p.held_bytes, 20 * POOL_BYTES_MAX);
+	empty(&p, b, fill(&p, b, 5));
+	pool_decay(&p);
+	assert_int_equal(p.held_bytes, 5 * POOL_BYTES_MAX);
+	pool_decay(&p);
+	assert_int_equal(p.held_bytes, 0);
 	pool_fini(&p);
 }
 
@@ -819,6 +881,8 @@ int main(void)
 		cmocka_unit_test(the_ring_keeps_packets_and_all_their_records),
 		cmocka_unit_test(the_ring_finds_what_is_outstanding),
 		cmocka_unit_test(the_pool_keeps_to_its_budget_whatever_the_sizes),
+		cmocka_unit_test(pools_share_a_bound_and_each_keeps_a_little),
+		cmocka_unit_test(a_pool_gives_back_what_it_has_not_needed_for_a_while),
 		cmocka_unit_test(flows_share_alike_and_a_new_one_goes_first),
 		cmocka_unit_test(sixteen_flows_have_a_bucket_each),
 		cmocka_unit_test(more_flows_than_buckets_share_them),
