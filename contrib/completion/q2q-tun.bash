@@ -7,7 +7,7 @@ _q2q_tun_peers() {
 
 _q2q_tun() {
     local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} word command="" i
-    local commands="register authorize identity up down wait status ping log peers requests allow deny"
+    local commands="register authorize identity up down wait status doctor ping log peers requests allow deny"
 
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${COMP_WORDS[i]}
@@ -37,6 +37,7 @@ _q2q_tun() {
         down) words="--all $(_q2q_tun_peers)" ;;
         wait) words="--direct --timeout $(_q2q_tun_peers)" ;;
         status) words="--watch --json $(_q2q_tun_peers)" ;;
+        doctor) words="--bundle --json $(_q2q_tun_peers)" ;;
         ping) words="--count --interval --size --until-direct $(_q2q_tun_peers)" ;;
         log) words="--follow --lines" ;;
         peers) words="list forget pin $(_q2q_tun_peers)" ;;

@@ -77,6 +77,8 @@ struct cli_call {
 	const char *request; /* what goes into "cmd" */
 	json_t *args;        /* what goes into "args" */
 	json_t *local;       /* options without a key, by their long name */
+	/* Adds to the result what only the command line can find out; an exit code. May be NULL. */
+	int (*amend)(struct cli_call *call, json_t *result);
 };
 
 extern const struct cli_command cli_commands[]; /* ends with a NULL name */
@@ -109,5 +111,14 @@ int cli_show_pem(struct cli_call *call, const json_t *result);
 void cli_show_pong(struct cli_call *call, const json_t *event);
 int cli_show_ping_summary(struct cli_call *call, const json_t *result);
 void cli_show_log_line(struct cli_call *call, const json_t *event);
+int cli_show_pairs(const json_t *peer);
+
+/* doctor.c: the page; doctor_firewall.c: rules of this machine; doctor_bundle.c: for a report */
+int cli_show_doctor(struct cli_call *call, const json_t *result);
+int cli_doctor_amend(struct cli_call *call, json_t *result);
+/* Adds findings about rules that drop our packets, as far as this user may read them. */
+void cli_doctor_firewall(json_t *result);
+/* Writes the document and the daemon's log, without names, public addresses and keys. */
+int cli_doctor_bundle(struct cli_call *call, const json_t *result, const char *file);
 
 #endif

@@ -325,6 +325,8 @@ int cli_client_run(struct cli_call *call)
 	json_t *result = NULL;
 	int r = cli_client_fetch(call, &result);
 
+	if (r == CLI_OK && call->amend)
+		r = call->amend(call, result);
 	if (r == CLI_OK && call->globals->json) {
 		if (json_is_object(result)) {
 			json_object_set_new(result, "v", json_integer(1));

@@ -69,6 +69,12 @@ static int password_into_args(struct cli_call *call, bool is_new)
 	return r;
 }
 
+static int prepare_doctor(struct cli_call *call)
+{
+	call->amend = cli_doctor_amend;
+	return CLI_OK;
+}
+
 static int prepare_register(struct cli_call *call)
 {
 	json_object_set_new(call->args, "authorize",
@@ -189,6 +195,11 @@ static const struct cli_param status_params[] = {
 	{ "watch", 'w', CLI_FLAG, NULL, NULL, "Show it again every second", NULL },
 	END,
 };
+static const struct cli_param doctor_params[] = {
+	{ "bundle", 'b', CLI_STRING, NULL, "FILE",
+	  "Also write everything and the log to FILE, without names and public addresses", NULL },
+	END,
+};
 static const struct cli_param ping_params[] = {
 	{ "count", 'c', CLI_COUNT, "count", "N", "Stop after N (default 4; 0: go on until stopped)",
 	  NULL },
@@ -230,6 +241,9 @@ const struct cli_command cli_commands[] = {
 	{ "status", "address?", "status", status_params,
 	  "Show this machine and its tunnels",
 	  NULL, NULL, cli_show_status },
+	{ "doctor", "address?", "doctor", doctor_params,
+	  "Explain why a tunnel goes the way it goes, and what is wrong here",
+	  prepare_doctor, NULL, cli_show_doctor },
 	{ "ping", "address", "ping", ping_params,
 	  "Measure the round trip to a peer inside the tunnel",
 	  NULL, cli_show_pong, cli_show_ping_summary },

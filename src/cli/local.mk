@@ -4,6 +4,9 @@ src_cli_q2q_tun_SOURCES = \
 	src/cli/cli.h \
 	src/cli/client.c \
 	src/cli/commands.c \
+	src/cli/doctor.c \
+	src/cli/doctor_bundle.c \
+	src/cli/doctor_firewall.c \
 	src/cli/main.c \
 	src/cli/prompt.c \
 	src/cli/show.c

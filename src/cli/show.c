@@ -220,6 +220,45 @@ static int watch(struct cli_call *call)
 	}
 }
 
+static void pair_cells(struct table *t, const json_t *pair)
+{
+	char rtt[32], number[32];
+
+	snprintf(number, sizeof(number), "%.0f", number_of(pair, "local_port"));
+	table_cell(t, number);
+	table_cell(t, text_of(pair, "remote", "-"));
+	table_cell(t, text_of(pair, "kind", "-"));
+	table_cell(t, json_is_true(json_object_get(pair, "in_use")) ? "in use"
+								    : text_of(pair, "state", "-"));
+	snprintf(number, sizeof(number), "%.0f", number_of(pair, "sent"));
+	table_cell(t, number);
+	table_cell(t, format_rtt(number_of(pair, "rtt_us"), rtt, sizeof(rtt)));
+	table_cell(t, text_of(pair, "reason", ""));
+}
+
+/* What was tried, the most promising first. */
+int cli_show_pairs(const json_t *peer)
+{
+	static const char *const columns[] = {
+		"PORT", "PEER'S ADDRESS", "FOUND AS", "STATE", "SENT", "RTT", "WHY", NULL
+	};
+	const json_t *pairs = json_object_get(peer, "pairs"), *pair;
+	struct table t;
+	size_t i;
+
+	if (json_array_size(pairs) == 0)
+		return CLI_OK;
+	printf("\n");
+	fflush(stdout);
+	if (!table_open(&t, columns))
+		return table_close(&t);
+	json_array_foreach (pairs, i, pair) {
+		table_line(&t);
+		pair_cells(&t, pair);
+	}
+	return table_close(&t);
+}
+
 int cli_show_status(struct cli_call *call, const json_t *result)
 {
 	const json_t *peers = json_object_get(result, "peers");
@@ -229,8 +268,11 @@ int cli_show_status(struct cli_call *call, const json_t *result)
 		const json_t *peer;
 		size_t i;
 
-		json_array_foreach (peers, i, peer)
+		json_array_foreach (peers, i, peer) {
 			show_peer_lines(peer);
+			if (cli_show_pairs(peer) != CLI_OK)
+				return CLI_FAILED;
+		}
 		return CLI_OK;
 	}
 	show_self(json_object_get(result, "self"));

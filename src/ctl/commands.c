@@ -48,6 +48,7 @@ static const struct ctl_command_info commands[CTL_COMMAND_COUNT] = {
 	[CTL_WAIT] = { "wait", .public = true, .arguments = {
 		TEXT_REQ("address"), BOOL("direct"), UINT("timeout_s", 86400) } },
 	[CTL_STATUS] = { "status", .public = true, .arguments = { TEXT("address") } },
+	[CTL_DOCTOR] = { "doctor", .arguments = { TEXT("address") } },
 	[CTL_PEERS] = { "peers", .public = true, .arguments = { TEXT("address") } },
 	[CTL_PEERS_FORGET] = { "peers-forget", .arguments = { TEXT_REQ("address") } },
 	[CTL_PEERS_PIN] = { "peers-pin", .arguments = {

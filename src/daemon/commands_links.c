@@ -14,7 +14,7 @@ static uint64_t now_of(const struct op *op)
 
 /* ---- status ---- */
 
-static json_t *self_json(struct daemon *d)
+json_t *status_self(struct daemon *d)
 {
 	struct identity *id = identities_default(&d->identities, NULL);
 	const struct hub_link *h = hub_own(d, id);
@@ -63,7 +63,8 @@ void command_status(struct op *op)
 	}
 	TAILQ_FOREACH (peer, &d->peers, entry)
 		if (one ? !strcmp(peer->address.text, address.text) : is_shown(peer))
-			json_array_append_new(list, links_status(d, peer));
+			json_array_append_new(list, one ? links_status_full(d, peer)
+							: links_status(d, peer));
 	if (one && json_array_size(list) == 0) {
 		json_decref(list);
 		op_failf(op, CTL_NOT_FOUND,
@@ -73,7 +74,7 @@ void command_status(struct op *op)
 		return;
 	}
 	op_done(op,
-		json_pack("{s:i,s:o,s:o}", "v", CTL_VERSION, "self", self_json(d), "peers", list));
+		json_pack("{s:i,s:o,s:o}", "v", CTL_VERSION, "self", status_self(d), "peers", list));
 }
 
 static void done_with_peer(struct op *op)

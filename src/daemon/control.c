@@ -19,6 +19,7 @@ static op_fn *const commands[CTL_COMMAND_COUNT] = {
 	[CTL_DOWN] = command_down,
 	[CTL_WAIT] = command_wait,
 	[CTL_STATUS] = command_status,
+	[CTL_DOCTOR] = command_doctor,
 	[CTL_PEERS] = command_peers,
 	[CTL_PEERS_FORGET] = command_peers_forget,
 	[CTL_PEERS_PIN] = command_peers_pin,

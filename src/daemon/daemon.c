@@ -249,9 +249,12 @@ static int load_state(struct daemon *d)
 		r = requests_load(d);
 	if (r)
 		log_error("cannot read the state in %s: %s", d->options->state_dir, strerror(-r));
-	if (!uname(&names))
+	if (!uname(&names)) {
 		text_sanitize(names.nodename, min_size(strlen(names.nodename), OFFER_NAME_BYTES),
 			      d->device, sizeof(d->device));
+		doctor_about(&names, d->about, sizeof(d->about));
+	}
+	d->started_s = wall_clock_s();
 	if (!r && d->options->default_identity && !*d->identities.default_address)
 		snprintf(d->identities.default_address, sizeof(d->identities.default_address), "%s",
 			 d->options->default_identity);

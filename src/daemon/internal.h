@@ -11,6 +11,7 @@
  *   links.c       one peer's session and its pump
  *   channel.c     its relay by UDP
  *   device.c      its TUN device                  status.c      what people see of it
+ *   doctor.c      what is wrong with the network, in words
  *   udp.c         sockets, who gets a datagram    gather.c      our addresses, STUN
  *   control.c     the control socket              commands_*.c, enroll.c  what it can do
  *   names.c       the socket of libnss_q2q        logring.c     the last lines of the log
@@ -316,6 +317,13 @@ void links_attempt_failed(struct link *link, enum session_why why, const struct 
 const char *status_path_kind(const struct session_status *s);
 /* The object of `status`. */
 json_t *links_status(struct daemon *d, struct peer *peer);
+/* The same with all candidates, pairs and paths. */
+json_t *links_status_full(struct daemon *d, struct peer *peer);
+/* doctor.c: program, version and system in one line. */
+struct utsname;
+void doctor_about(const struct utsname *names, char *out, size_t out_bytes);
+/* This machine in `status`. */
+json_t *status_self(struct daemon *d);
 /* What stands between a peer and being up, in words. False: it is up. */
 bool links_problem(struct link *link, struct problem *ret_problem);
 
@@ -458,7 +466,7 @@ typedef void op_fn(struct op *op);
 op_fn command_register, command_authorize, command_identity_list, command_identity_show,
 	command_identity_default, command_identity_export, command_identity_import,
 	command_identity_rotate, command_up, command_down, command_wait, command_status,
-	command_peers, command_peers_forget, command_peers_pin, command_allow, command_deny,
+	command_doctor, command_peers, command_peers_forget, command_peers_pin, command_allow, command_deny,
 	command_requests, command_ping, command_log, command_monitor, command_version;
 /* The address argument, checked; false: the op has ended. */
 bool op_user(struct op *op, const char *name, struct q2q_address *ret_address);
@@ -523,7 +531,8 @@ struct daemon {
 	uint32_t monitor_id;
 	uint64_t next_cookie;
 	struct hash_seed seed;
-	char device[OFFER_NAME_BYTES + 1];
+	char device[OFFER_NAME_BYTES + 1], about[OFFER_ABOUT_BYTES + 1];
+	int64_t started_s;
 	bool stopping;
 	uint64_t stop_deadline_us;
 	uint64_t device_changed_us; /* an interface of ours came or went */

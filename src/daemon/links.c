@@ -346,6 +346,7 @@ static int make_session(struct link *link)
 		.own_address = link->identity->address.text,
 		.peer_address = link->peer->address.text,
 		.device = link->daemon->device,
+		.about = link->daemon->about,
 		.tls = link->identity->tls_ptcp,
 		.own_key = link->identity->key,
 		.shown = link->shown,

@@ -126,3 +126,122 @@ json_t *links_status(struct daemon *d, struct peer *peer)
 			 (json_int_t)s.ptcp.fragments_resent, "reason", problem.error, "device",
 			 s.device, "detail", status_detail(link, &s));
 }
+
+/* ---- everything ---- */
+
+static uint16_t port_of(const struct daemon *d, uint8_t socket)
+{
+	return socket < UDP_SOCKETS_MAX ? d->udp.sockets[socket].local.port : 0;
+}
+
+static json_t *candidates_json(const struct daemon *d, const struct nat_candidate *list, size_t n,
+			       bool own)
+{
+	json_t *array = json_array();
+	char text[ENDPOINT_TEXT_BYTES], server[ENDPOINT_TEXT_BYTES];
+
+	for (size_t i = 0; i < n; i++) {
+		const struct nat_candidate *c = &list[i];
+		json_t *one =
+			json_pack("{s:s,s:s}", "kind", nat_candidate_kind_name(c->kind), "address",
+				  c->kind == NAT_RELAY ? "" : endpoint_format(&c->endpoint, text));
+
+		if (own && c->kind != NAT_RELAY)
+			json_object_set_new(one, "local_port", json_integer(port_of(d, c->socket)));
+		if (own && c->kind == NAT_REFLEXIVE && c->server.ip.family != FAMILY_NONE)
+			json_object_set_new(one, "seen_by",
+					    json_string(endpoint_format(&c->server, server)));
+		json_array_append_new(array, one);
+	}
+	return array;
+}
+
+static json_t *local_json(const struct daemon *d, const struct link *link)
+{
+	struct nat_candidate list[NAT_LOCAL_MAX];
+
+	return candidates_json(d, list, session_nat_local(link->session, list, ARRAY_SIZE(list)),
+			       true);
+}
+
+static json_t *remote_json(const struct daemon *d, const struct link *link)
+{
+	struct nat_candidate list[NAT_REMOTE_MAX];
+
+	return candidates_json(d, list, session_nat_remote(link->session, list, ARRAY_SIZE(list)),
+			       false);
+}
+
+static json_t *pairs_json(const struct daemon *d, const struct link *link,
+			  const struct session_status *s)
+{
+	struct nat_pair_info list[NAT_PAIRS_MAX];
+	const size_t n = session_nat_pairs(link->session, list, ARRAY_SIZE(list));
+	json_t *array = json_array();
+	char text[ENDPOINT_TEXT_BYTES];
+
+	for (size_t i = 0; i < n; i++) {
+		const struct nat_pair_info *p = &list[i];
+
+		json_array_append_new(
+			array, json_pack("{s:i,s:s,s:s,s:s,s:s,s:i,s:b,s:I,s:b,s:b}", "local_port",
+					 port_of(d, p->socket), "remote",
+					 endpoint_format(&p->remote, text), "kind",
+					 nat_candidate_kind_name(p->remote_kind), "state",
+					 nat_pair_state_name(p->state), "reason", p->reason, "sent",
+					 (int)p->n_sent, "heard", p->heard, "rtt_us",
+					 (json_int_t)p->rtt_us, "same_lan", p->same_lan, "in_use",
+					 s->has_path && !s->relay && s->socket == p->socket &&
+						 endpoint_equal(&s->remote, &p->remote)));
+	}
+	return array;
+}
+
+static const char *path_kind_text(enum ptcp_path_kind kind)
+{
+	if (kind == PTCP_PATH_DIRECT)
+		return "direct-udp";
+	return kind == PTCP_PATH_RELAY ? "relay-udp" : "relay-tcp";
+}
+
+static json_t *paths_json(const struct link *link)
+{
+	struct session_path_info list[PTCP_PATHS_MAX];
+	const size_t n = session_paths(link->session, list, ARRAY_SIZE(list));
+	json_t *array = json_array();
+	char text[ENDPOINT_TEXT_BYTES];
+
+	for (size_t i = 0; i < n; i++) {
+		const struct session_path_info *p = &list[i];
+
+		json_array_append_new(
+			array, json_pack("{s:s,s:s,s:s,s:b,s:i,s:I,s:I,s:I,s:I}", "kind",
+					 path_kind_text(p->stats.kind), "remote",
+					 p->remote.ip.family == FAMILY_NONE
+						 ? ""
+						 : endpoint_format(&p->remote, text),
+					 "state", ptcp_path_state_name(p->stats.state), "in_use",
+					 p->stats.active, "mtu", (int)p->stats.mtu_bytes, "rtt_us",
+					 (json_int_t)p->stats.srtt_us, "bytes_sent",
+					 (json_int_t)p->stats.bytes_sent, "bytes_received",
+					 (json_int_t)p->stats.bytes_received, "packets_lost",
+					 (json_int_t)p->stats.packets_lost));
+	}
+	return array;
+}
+
+json_t *links_status_full(struct daemon *d, struct peer *peer)
+{
+	json_t *status = links_status(d, peer);
+	struct session_status s;
+
+	if (!status || !peer->link)
+		return status;
+	session_get_status(peer->link->session, &s);
+	json_object_set_new(status, "about", json_string(s.about));
+	json_object_set_new(status, "local", local_json(d, peer->link));
+	json_object_set_new(status, "remote", remote_json(d, peer->link));
+	json_object_set_new(status, "pairs", pairs_json(d, peer->link, &s));
+	json_object_set_new(status, "paths", paths_json(peer->link));
+	return status;
+}

@@ -114,6 +114,7 @@ struct session {
 	struct session_config config;
 	char own_address[VIP_ADDRESS_BYTES_MAX + 1], peer_address[VIP_ADDRESS_BYTES_MAX + 1];
 	char device[OFFER_NAME_BYTES + 1], peer_device[OFFER_NAME_BYTES + 1];
+	char about[OFFER_ABOUT_BYTES + 1], peer_about[OFFER_ABOUT_BYTES + 1];
 
 	enum session_state state;
 	uint64_t since_us;

@@ -16,6 +16,7 @@ enum field {
 	FIELD_FEATURES,
 	FIELD_DEVICE,
 	FIELD_CANDIDATES,
+	FIELD_ABOUT,
 	FIELD_COUNT,
 };
 
@@ -50,6 +51,8 @@ size_t offer_encode(const struct offer *offer, uint8_t *out, size_t out_bytes)
 		put(&w, FIELD_DEVICE, offer->device, strlen(offer->device));
 	if (offer->candidates_bytes)
 		put(&w, FIELD_CANDIDATES, offer->candidates, offer->candidates_bytes);
+	if (*offer->about)
+		put(&w, FIELD_ABOUT, offer->about, strlen(offer->about));
 	return w.failed ? 0 : w.used_bytes;
 }
 
@@ -86,6 +89,11 @@ static bool take(enum field type, struct reader *value, struct offer *o)
 		if (n_bytes > OFFER_NAME_BYTES)
 			return false;
 		text_sanitize(reader_bytes(value, n_bytes), n_bytes, o->device, sizeof(o->device));
+		return true;
+	case FIELD_ABOUT:
+		if (n_bytes > OFFER_ABOUT_BYTES)
+			return false;
+		text_sanitize(reader_bytes(value, n_bytes), n_bytes, o->about, sizeof(o->about));
 		return true;
 	case FIELD_CANDIDATES:
 		o->candidates_bytes = n_bytes;

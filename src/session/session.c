@@ -16,9 +16,11 @@ static int set_texts(struct session *s, const struct session_config *config)
 	memcpy(s->own_address, config->own_address, own);
 	memcpy(s->peer_address, config->peer_address, peer);
 	snprintf(s->device, sizeof(s->device), "%s", config->device ? config->device : "");
+	snprintf(s->about, sizeof(s->about), "%s", config->about ? config->about : "");
 	s->config.own_address = s->own_address;
 	s->config.peer_address = s->peer_address;
 	s->config.device = s->device;
+	s->config.about = s->about;
 	return 0;
 }
 
@@ -335,6 +337,7 @@ void session_get_status(const struct session *s, struct session_status *ret_stat
 	};
 	memcpy(out->why_text, s->why_text, sizeof(out->why_text));
 	memcpy(out->device, s->peer_device, sizeof(out->device));
+	memcpy(out->about, s->peer_about, sizeof(out->about));
 	if (s->assoc) {
 		keys_describe(s->keys, out->tls, sizeof(out->tls));
 		ptcp_get_stats(s->assoc, &out->ptcp);
@@ -347,4 +350,41 @@ void session_get_status(const struct session *s, struct session_status *ret_stat
 size_t session_nat_pairs(const struct session *s, struct nat_pair_info *ret_list, size_t max)
 {
 	return s->nat ? nat_agent_pairs(s->nat, ret_list, max) : 0;
+}
+
+size_t session_nat_local(const struct session *s, struct nat_candidate *ret_list, size_t max)
+{
+	return s->nat ? nat_agent_local(s->nat, ret_list, max) : 0;
+}
+
+size_t session_nat_remote(const struct session *s, struct nat_candidate *ret_list, size_t max)
+{
+	return s->nat ? nat_agent_remote(s->nat, ret_list, max) : 0;
+}
+
+static const struct path *path_of_id(const struct session *s, uint32_t id)
+{
+	for (size_t i = 0; i < PATHS_MAX; i++)
+		if (s->paths[i].id == id)
+			return &s->paths[i];
+	return NULL;
+}
+
+size_t session_paths(const struct session *s, struct session_path_info *ret_list, size_t max)
+{
+	struct ptcp_path_stats stats;
+	size_t n = 0;
+
+	for (unsigned i = 0; s->assoc && n < max && ptcp_get_path_stats(s->assoc, i, &stats); i++) {
+		const struct path *p = path_of_id(s, stats.path_id);
+
+		if (p)
+			ret_list[n++] = (struct session_path_info){
+				.same_lan = p->same_lan,
+				.socket = p->socket,
+				.remote = p->remote,
+				.stats = stats,
+			};
+	}
+	return n;
 }

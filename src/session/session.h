@@ -54,6 +54,7 @@ enum {
 	OFFER_TAG_BYTES = 16,
 	OFFER_ID_BYTES = 32, /* of a rendezvous or a request: hex digits */
 	OFFER_NAME_BYTES = 64,
+	OFFER_ABOUT_BYTES = 120,
 	OFFER_PLAIN_BYTES_MAX = 2048,
 };
 
@@ -68,6 +69,7 @@ struct offer {
 	char request[OFFER_ID_BYTES + 1]; /* listener: the request that this answers; or "" */
 	uint32_t features;
 	char device[OFFER_NAME_BYTES + 1];      /* printable; or "" */
+	char about[OFFER_ABOUT_BYTES + 1];      /* program, version, system: printable; or "" */
 	uint8_t candidates[NAT_LIST_BYTES_MAX]; /* of nat_agent_encode() */
 	size_t candidates_bytes;
 };
@@ -163,9 +165,10 @@ struct session_config {
 	struct session_scratch *scratch;        /* NULL: one of its own */
 	const char *own_address, *peer_address; /* canonical; copied */
 	const char *device;                     /* our host's name, for the peer; copied */
-	struct crypto_tls_context *tls;         /* ours, TLS 1.3; referenced */
-	const struct crypto_key *own_key;       /* opens and signs offers; must outlive it */
-	struct tun_addresses shown;             /* as this machine sees them */
+	const char *about; /* our program, version and system, for the peer; copied; may be NULL */
+	struct crypto_tls_context *tls;   /* ours, TLS 1.3; referenced */
+	const struct crypto_key *own_key; /* opens and signs offers; must outlive it */
+	struct tun_addresses shown;       /* as this machine sees them */
 	/* Judges the certificate that the peer shows in TLS, which has the key of the rendezvous:
 	 * 0 or an enum crypto_verify. */
 	int (*verify)(void *user, struct crypto_cert *cert);
@@ -396,7 +399,7 @@ struct session_status {
 	uint64_t rtt_us;
 	uint16_t mtu_bytes;
 	char tls[96]; /* protocol, cipher, key exchange */
-	char device[OFFER_NAME_BYTES + 1];
+	char device[OFFER_NAME_BYTES + 1], about[OFFER_ABOUT_BYTES + 1]; /* the peer's */
 	/* packets of the device, and what was dropped of them */
 	uint64_t tun_sent, tun_sent_bytes, tun_received, tun_received_bytes;
 	uint64_t tun_bad;     /* malformed, not carried, or not ours, from the device */
@@ -411,5 +414,17 @@ void session_get_status(const struct session *s, struct session_status *ret_stat
 enum session_state session_state_of(const struct session *s);
 /* Pairs of the nat agent, for "why is it not direct"; the number written. */
 size_t session_nat_pairs(const struct session *s, struct nat_pair_info *ret_list, size_t max);
+/* Its own candidates, and the peer's; the number written. */
+size_t session_nat_local(const struct session *s, struct nat_candidate *ret_list, size_t max);
+size_t session_nat_remote(const struct session *s, struct nat_candidate *ret_list, size_t max);
+
+/* Every path of the association, in use or not. */
+struct session_path_info {
+	bool same_lan;
+	uint8_t socket;
+	struct endpoint remote; /* FAMILY_NONE for the relay by TLS */
+	struct ptcp_path_stats stats;
+};
+size_t session_paths(const struct session *s, struct session_path_info *ret_list, size_t max);
 
 #endif

@@ -36,6 +36,17 @@ check carried double open easy-open-input
 check sym hard public public
 check sym hard block carrier
 check quiet no-udp home easy
+tap "doctor says that UDP is blocked" wait_for 15 says 'UDP is blocked' on quiet q2q-tun doctor
+on quiet nft -f - <<'NFT'
+table inet own {
+  chain out {
+    type filter hook output priority 0;
+    meta l4proto udp udp dport 9 drop;
+  }
+}
+NFT
+tap "and finds a rule of this machine that drops UDP" says 'inet own out drops UDP' on quiet q2q-tun doctor
+tap "status shows each pair with its reason" says 'reflexive|host' on quiet q2q-tun status home@server.test
 check six v6 dual dual
 if command -v tayga >/dev/null; then
     check six64 nat64 dual dual

@@ -22,7 +22,7 @@ def case(description):
 
 
 class Daemon:
-    """Accepts one connection and plays `script`: a function of (request, send, receive)."""
+    """Plays `script` with each that connects: a function of (request, send, receive)."""
 
     def __init__(self, script):
         self.directory = tempfile.TemporaryDirectory()
@@ -36,7 +36,10 @@ class Daemon:
         self.thread.start()
 
     def serve(self):
-        connection, _ = self.listener.accept()
+        while True:
+            self.talk(self.listener.accept()[0])
+
+    def talk(self, connection):
         stream = connection.makefile("rw")
 
         def send(**message):
@@ -243,6 +246,60 @@ def _():
     peer = {"address": "b\x1b[2Job@b.test", "state": "down", "reason": "offline", "bytes_sent": 5000000}
     done, _request = run(succeed(self={"address": "a@b.test", "connected": True}, peers=[peer]), "status")
     assert "\x1b" not in done.stdout and "offline" in done.stdout and "4.8 MiB" in done.stdout, done.stdout
+
+
+@case("status of one peer shows what was tried")
+def _():
+    pair = {"local_port": 4242, "remote": "192.0.2.7:5", "kind": "reflexive", "state": "failed",
+            "reason": "no answer", "sent": 8, "rtt_us": 0}
+    done, request = run(succeed(self={}, peers=[{"address": "b@b.test", "state": "up", "pairs": [pair]}]),
+                        "status", "b@b.test")
+    equal(request["args"], {"address": "b@b.test"})
+    for word in ("4242", "192.0.2.7:5", "reflexive", "failed", "no answer"):
+        assert word in done.stdout, done.stdout
+
+
+DOCTOR = {
+    "daemon": {"about": "q2q-tun 1", "device": "laptop"}, "self": {"server": "198.51.100.1:8788"},
+    "network": {"udp_port": 7, "ipv4": {"asked": 2, "answered": 2, "udp": "works", "outside": "198.51.100.9:7"}},
+    "peers": [{"address": "bob@b.test", "state": "up", "ipv6": "2001:db8::7", "interface": "q2q-bob",
+               "explanation": ["packets go to 198.51.100.9:7, bob@b.test's"]}],
+    "findings": [{"level": "warning", "text": "b.test and 192.168.1.2: SHA256:abc", "hint": "do it"}]}
+
+
+@case("doctor explains, and says what it could not read")
+def _():
+    done, _request = run(succeed(**DOCTOR), "doctor")
+    for word in ("works; seen from outside as 198.51.100.9:7", "packets go to", "warning", "-> do it", "firewall"):
+        assert word in done.stdout, done.stdout
+    equal(done.returncode, 0)
+
+
+@case("a bundle has no name, public address or key in it")
+def _():
+    def script(request, send, receive):
+        if request["cmd"] == "log":
+            send(event={"line": "alice@b.test: interface q2q-bob is there, [2001:db8::7]:9 answers."})
+            send(ok=True, result={})
+        else:
+            send(ok=True, result=json.loads(json.dumps(DOCTOR)))
+
+    with tempfile.TemporaryDirectory() as directory:
+        path = os.path.join(directory, "bundle")
+        done, _request = run(script, "doctor", "bob@b.test", "--bundle", path)
+        equal(done.returncode, 0)
+        equal(os.stat(path).st_mode & 0o777, 0o600)
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        bundle = json.loads(text)
+        for secret in ("bob", "alice", "b.test", "198.51", "2001:db8", "laptop", "SHA256"):
+            assert secret not in text, text
+        assert "192.168.1.2" in text and "packets go to ip-" in text, text
+        address = bundle["doctor"]["peers"][0]["address"]
+        assert bundle["doctor"]["peers"][0]["explanation"][0].endswith(address + "'s"), text
+        assert bundle["log"][0]["line"].endswith(":9 answers."), text
+        done, _request = run(script, "doctor", "--bundle", path)
+        equal(done.returncode, 1)  # it never writes over a file
 
 
 @case("two words make one command")

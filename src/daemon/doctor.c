@@ -1,0 +1,497 @@
+/*
+ * doctor - what a helper would ask, answered: how each tunnel goes and why not
+ * better, what the NATs on both sides are like, whether UDP works, what is wrong
+ * with certificates and addresses. Facts for programs, sentences for people.
+ */
+#include "config.h"
+#include "daemon/internal.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/utsname.h>
+
+enum {
+	SENTENCE_BYTES = 512,
+	ADDRESSES_MAX = 64,
+	PEERS_SHOWN_MAX = 32,            /* one answer has to fit into a line */
+	CERTIFICATE_SOON_S = 14 * 86400, /* it should have been renewed by then */
+};
+
+static void say(json_t *list, const char *format, ...) PRINTF_LIKE(2, 3);
+static void finding(json_t *list, const char *level, const char *hint, const char *format, ...)
+	PRINTF_LIKE(4, 5);
+
+static void say(json_t *list, const char *format, ...)
+{
+	char text[SENTENCE_BYTES];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	json_array_append_new(list, json_string(text));
+}
+
+/* level: "ok", "note", "warning" or "problem". */
+static void finding(json_t *list, const char *level, const char *hint, const char *format, ...)
+{
+	char text[SENTENCE_BYTES];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	json_array_append_new(
+		list, json_pack("{s:s,s:s,s:s}", "level", level, "text", text, "hint", hint));
+}
+
+/* ---- the system ---- */
+
+/* PRETTY_NAME of os-release(5), or "". */
+static void distribution(char *out, size_t out_bytes)
+{
+	FILE *file = fopen("/etc/os-release", "re");
+	char line[256], name[64];
+
+	*out = '\0';
+	while (file && fgets(line, sizeof(line), file))
+		if (sscanf(line, "PRETTY_NAME=\"%63[^\"\n]", name) == 1)
+			text_sanitize(name, strlen(name), out, out_bytes);
+	if (file)
+		fclose(file);
+}
+
+void doctor_about(const struct utsname *names, char *out, size_t out_bytes)
+{
+	char system[64];
+
+	distribution(system, sizeof(system));
+	snprintf(out, out_bytes, "q2q-tun %s, %.16s %.24s %.12s%s%.40s", PACKAGE_VERSION,
+		 names->sysname, names->release, names->machine, *system ? ", " : "", system);
+}
+
+/* ---- what STUN servers see of the main socket ---- */
+
+struct view {
+	size_t n_asked, n_answered, n_pending;
+	bool has_mapped;
+	struct endpoint mapped;
+	enum nat_mapping mapping;
+};
+
+static bool is_own_address(const struct ip_address *ip)
+{
+	struct net_local_address list[ADDRESSES_MAX];
+	const int n = net_local_addresses("q2q-", list, ARRAY_SIZE(list));
+
+	for (int i = 0; i < n; i++)
+		if (ip_equal(&list[i].ip, ip))
+			return true;
+	return false;
+}
+
+static void view_add(struct view *v, const struct gather_try *t)
+{
+	v->n_asked++;
+	v->n_pending += !t->done;
+	if (!t->done || t->client.state != STUN_DONE)
+		return;
+	v->n_answered++;
+	if (!v->has_mapped) {
+		v->has_mapped = true;
+		v->mapped = t->client.mapped;
+	} else if (v->mapping != NAT_MAPPING_DEPENDENT) {
+		v->mapping = endpoint_equal(&v->mapped, &t->client.mapped) ? NAT_MAPPING_INDEPENDENT
+									   : NAT_MAPPING_DEPENDENT;
+	}
+}
+
+/* Of one family of servers. */
+static struct view view_of(const struct daemon *d, int family)
+{
+	struct view v = { .mapping = NAT_MAPPING_UNKNOWN };
+
+	for (size_t i = 0; i < GATHER_TRIES_MAX; i++) {
+		const struct gather_try *t = &d->gather.tries[i];
+
+		if (t->used && t->socket == 0 && (int)t->server.ip.family == family)
+			view_add(&v, t);
+	}
+	if (v.has_mapped && is_own_address(&v.mapped.ip))
+		v.mapping = NAT_MAPPING_NONE;
+	return v;
+}
+
+static const char *udp_word(const struct view *v)
+{
+	if (v->n_answered)
+		return "works";
+	if (!v->n_asked)
+		return "not tried";
+	return v->n_pending ? "being tried" : "blocked";
+}
+
+/* Of this machine's side, or of the peer's. */
+static const char *nat_words(enum nat_mapping mapping)
+{
+	switch (mapping) {
+	case NAT_MAPPING_NONE:
+		return "there is no NAT: the outside sees one of its own addresses";
+	case NAT_MAPPING_INDEPENDENT:
+		return "an easy NAT (one outside port for all destinations): direct paths through "
+		       "it can be opened";
+	case NAT_MAPPING_DEPENDENT:
+		return "a hard NAT (another outside port for each destination, \"symmetric\"): a "
+		       "direct path needs a peer that lets strangers' ports in, or luck";
+	default:
+		return "its NAT is not known: too few servers said how it looks from outside";
+	}
+}
+
+static json_t *view_json(const struct view *v)
+{
+	char mapped[ENDPOINT_TEXT_BYTES];
+
+	return json_pack("{s:s,s:i,s:i,s:s?,s:s,s:s}", "udp", udp_word(v), "asked", (int)v->n_asked,
+			 "answered", (int)v->n_answered, "outside",
+			 v->has_mapped ? endpoint_format(&v->mapped, mapped) : NULL, "nat",
+			 nat_mapping_name(v->mapping), "nat_text",
+			 v->has_mapped ? nat_words(v->mapping) : "");
+}
+
+static json_t *questions_json(const struct daemon *d)
+{
+	json_t *list = json_array();
+	char server[ENDPOINT_TEXT_BYTES], mapped[ENDPOINT_TEXT_BYTES];
+
+	for (size_t i = 0; i < GATHER_TRIES_MAX; i++) {
+		const struct gather_try *t = &d->gather.tries[i];
+
+		if (t->used)
+			json_array_append_new(
+				list, json_pack("{s:s,s:i,s:b,s:s?}", "server",
+						endpoint_format(&t->server, server), "local_port",
+						d->udp.sockets[t->socket].local.port, "done",
+						t->done, "outside",
+						t->done && t->client.state == STUN_DONE
+							? endpoint_format(&t->client.mapped, mapped)
+							: NULL));
+	}
+	return list;
+}
+
+static json_t *addresses_json(void)
+{
+	struct net_local_address list[ADDRESSES_MAX];
+	const int n = net_local_addresses("q2q-", list, ARRAY_SIZE(list));
+	json_t *array = json_array();
+	char text[IP_TEXT_BYTES];
+
+	for (int i = 0; i < n; i++)
+		if (!list[i].loopback && !ip_is_link_local(&list[i].ip))
+			json_array_append_new(array,
+					      json_pack("{s:s,s:s}", "interface", list[i].name,
+							"address", ip_format(&list[i].ip, text)));
+	return array;
+}
+
+static json_t *network_json(const struct daemon *d)
+{
+	const struct view v4 = view_of(d, FAMILY_IPV4), v6 = view_of(d, FAMILY_IPV6);
+
+	return json_pack("{s:i,s:o,s:o,s:o,s:o}", "udp_port", d->udp.sockets[0].local.port, "ipv4",
+			 view_json(&v4), "ipv6", view_json(&v6), "stun", questions_json(d),
+			 "addresses", addresses_json());
+}
+
+/* ---- one peer: why its path is what it is ---- */
+
+static const struct nat_pair_info *pair_in_use(const struct session_status *s,
+					       const struct nat_pair_info *pairs, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (pairs[i].socket == s->socket && endpoint_equal(&pairs[i].remote, &s->remote))
+			return &pairs[i];
+	return NULL;
+}
+
+static const char *how_found(const struct session_status *s, const struct nat_pair_info *pair)
+{
+	if (s->same_lan)
+		return "both machines are on one network";
+	if (!pair)
+		return "the peer's packets come from there since its network or NAT changed";
+	switch (pair->remote_kind) {
+	case NAT_HOST:
+		return s->remote.ip.family == FAMILY_IPV6 ? "by IPv6, which needs no translation"
+							  : "the peer's own address is reachable";
+	case NAT_MAPPED:
+		return "the peer's router opened a port for it";
+	case NAT_PEER_REFLEXIVE:
+		return "the peer's probes came from there, and ours get back";
+	default:
+		return "both sides' probes opened the NATs between";
+	}
+}
+
+static void explain_direct(json_t *list, const struct session_status *s,
+			   const struct nat_pair_info *pairs, size_t n)
+{
+	char remote[ENDPOINT_TEXT_BYTES];
+
+	say(list, "packets go directly to %s: %s", endpoint_format(&s->remote, remote),
+	    how_found(s, pair_in_use(s, pairs, n)));
+}
+
+struct families {
+	bool ipv4, ipv6, outside;
+};
+
+static struct families families_of(const struct nat_candidate *list, size_t n)
+{
+	struct families f = { .ipv4 = false };
+
+	for (size_t i = 0; i < n; i++) {
+		if (list[i].kind == NAT_RELAY)
+			continue;
+		f.ipv4 |= list[i].endpoint.ip.family == FAMILY_IPV4;
+		f.ipv6 |= list[i].endpoint.ip.family == FAMILY_IPV6;
+		f.outside |= list[i].kind == NAT_REFLEXIVE || list[i].kind == NAT_MAPPED ||
+			     !ip_is_private(&list[i].endpoint.ip);
+	}
+	return f;
+}
+
+/* The reasons, the most likely first; more than one can hold. */
+static void explain_relay(json_t *list, const struct link *link, const struct session_status *s)
+{
+	struct nat_candidate own[NAT_LOCAL_MAX], theirs[NAT_REMOTE_MAX];
+	const struct daemon *d = link->daemon;
+	const struct view v4 = view_of(d, FAMILY_IPV4), v6 = view_of(d, FAMILY_IPV6);
+	const struct families ours =
+		families_of(own, session_nat_local(link->session, own, ARRAY_SIZE(own)));
+	const struct families peers =
+		families_of(theirs, session_nat_remote(link->session, theirs, ARRAY_SIZE(theirs)));
+
+	if (link->peer->path_mode == SESSION_PATH_RELAY) {
+		say(list, "nobody looks for a direct path: --path relay was asked for here");
+		return;
+	}
+	if (v4.n_asked + v6.n_asked &&
+	    !(v4.n_answered + v6.n_answered + v4.n_pending + v6.n_pending))
+		say(list, "UDP does not get through this network: none of the servers asked "
+			  "has answered, so no direct path can begin here");
+	if (s->nat.n_remote && !peers.ipv4 && !peers.ipv6)
+		say(list, "the peer named no address: it wants the relay, or has no UDP");
+	else if (s->nat.n_remote && !peers.outside)
+		say(list, "the peer named no address that is seen from outside: UDP is probably "
+			  "blocked in its network");
+	if ((ours.ipv4 || ours.ipv6) && (peers.ipv4 || peers.ipv6) && !(ours.ipv4 && peers.ipv4) &&
+	    !(ours.ipv6 && peers.ipv6))
+		say(list, "the two have no family of addresses in common: %s here, %s there",
+		    ours.ipv6 ? "only IPv6" : "only IPv4", peers.ipv6 ? "only IPv6" : "only IPv4");
+	if (s->nat.local_mapping == NAT_MAPPING_DEPENDENT &&
+	    s->nat.remote_mapping == NAT_MAPPING_DEPENDENT)
+		say(list, "both NATs give another port to each destination: neither side can know "
+			  "where to send to");
+	if (s->nat.n_over_budget)
+		say(list,
+		    "%llu packets were not sent because addresses that never answered had "
+		    "got their share",
+		    (unsigned long long)s->nat.n_over_budget);
+	if (s->has_nat && s->nat.checking)
+		say(list, "direct paths are being probed right now");
+	else if (s->has_nat && !json_array_size(list))
+		say(list, "%s", s->nat.reason);
+}
+
+static void explain_retry(json_t *list, const struct link *link, const struct session_status *s)
+{
+	const uint64_t now_us = net_loop_now_us(link->daemon->loop);
+
+	if (s->has_nat && s->nat.retry_us != NEVER_US && s->nat.retry_us > now_us)
+		say(list,
+		    "a direct path is tried again in %llu s (round %u), and at once when a "
+		    "network changes",
+		    (unsigned long long)((s->nat.retry_us - now_us) / US_PER_S + 1), s->nat.round);
+}
+
+static json_t *explanation(struct link *link, const struct session_status *s)
+{
+	struct nat_pair_info pairs[NAT_PAIRS_MAX];
+	const size_t n = session_nat_pairs(link->session, pairs, ARRAY_SIZE(pairs));
+	json_t *list = json_array();
+	struct problem problem;
+
+	if (links_problem(link, &problem)) {
+		say(list, "the tunnel is not up: %s", problem.error);
+	} else if (!s->has_path) {
+		say(list, "no path works at the moment");
+	} else if (!s->relay) {
+		explain_direct(list, s, pairs, n);
+	} else {
+		json_t *reasons = json_array();
+
+		say(list,
+		    "packets go through the server's relay by %s; they are sealed for the "
+		    "peer, so the server cannot read them",
+		    s->relay_udp ? "UDP" : "TLS over TCP");
+		explain_relay(reasons, link, s);
+		json_array_extend(list, reasons);
+		json_decref(reasons);
+		explain_retry(list, link, s);
+	}
+	return list;
+}
+
+static json_t *peer_json(struct daemon *d, struct peer *peer)
+{
+	json_t *o = links_status_full(d, peer);
+	struct session_status s;
+	struct crypto_cert *cert;
+
+	if (!o || !peer->link)
+		return o;
+	session_get_status(peer->link->session, &s);
+	cert = session_peer_cert(peer->link->session);
+	if (cert)
+		json_object_set_new(o, "certificate_expires",
+				    json_integer((json_int_t)crypto_cert_not_after_s(cert)));
+	json_object_set_new(o, "explanation", explanation(peer->link, &s));
+	json_object_set_new(o, "nat_here",
+			    json_string(s.has_nat ? nat_words(s.nat.local_mapping) : ""));
+	json_object_set_new(
+		o, "nat_there",
+		json_string(s.has_nat && s.nat.n_remote ? nat_words(s.nat.remote_mapping) : ""));
+	return o;
+}
+
+/* ---- findings ---- */
+
+static void judge_server(json_t *findings, struct daemon *d)
+{
+	struct identity *id = identities_default(&d->identities, NULL);
+	const struct hub_link *h = id ? hub_own(d, id) : NULL;
+
+	if (!id)
+		finding(findings, "problem", "q2q-tun register ADDRESS",
+			"this machine has no identity");
+	else if (h && hub_is_ready(h))
+		finding(findings, "ok", "", "the server of %s is connected", id->address.domain);
+	else
+		finding(findings, "problem", "q2q-tun log shows what was tried",
+			"the server of %s is not connected: %s", id->address.domain,
+			h && h->problem.code ? h->problem.error : "not yet tried");
+}
+
+static void judge_udp(json_t *findings, const struct daemon *d)
+{
+	const struct view v4 = view_of(d, FAMILY_IPV4), v6 = view_of(d, FAMILY_IPV6);
+
+	if (v4.n_answered || v6.n_answered)
+		finding(findings, "ok", "", "UDP works%s",
+			v4.n_answered && v6.n_answered ? " by IPv4 and IPv6"
+			: v6.n_answered                ? " by IPv6"
+						       : "");
+	else if ((v4.n_asked || v6.n_asked) && !v4.n_pending && !v6.n_pending)
+		finding(findings, "warning",
+			"let UDP out of this network; until then tunnels go through the relay",
+			"UDP is blocked: no answer from any of %zu questions to servers",
+			v4.n_asked + v6.n_asked);
+	if (v4.mapping == NAT_MAPPING_DEPENDENT)
+		finding(findings, "note",
+			"a port forwarded by hand, or UPnP in the router, makes direct paths "
+			"likely",
+			"the NAT of this network gives another port to each destination");
+}
+
+static void judge_certificate(json_t *findings, const struct identity *id)
+{
+	const int64_t now_s = wall_clock_s(), until_s = crypto_cert_not_after_s(id->cert);
+
+	if (now_s >= until_s)
+		finding(findings, "problem", "q2q-tun authorize ADDRESS",
+			"the certificate of %s has expired", id->address.text);
+	else if (now_s < crypto_cert_not_before_s(id->cert))
+		finding(findings, "problem", "set this machine's clock (timedatectl)",
+			"the certificate of %s is not valid yet: the clock of this machine is slow",
+			id->address.text);
+	else if (until_s - now_s < CERTIFICATE_SOON_S)
+		finding(findings, "warning", "q2q-tun authorize ADDRESS",
+			"the certificate of %s ends in %lld days", id->address.text,
+			(long long)((until_s - now_s) / 86400));
+	else
+		finding(findings, "ok", "", "the certificate of %s is good for %lld days",
+			id->address.text, (long long)((until_s - now_s) / 86400));
+}
+
+/* A network of ours in the range that peers' addresses come from. */
+static void judge_addresses(json_t *findings, struct daemon *d)
+{
+	struct net_local_address list[ADDRESSES_MAX];
+	const int n = net_local_addresses("q2q-", list, ARRAY_SIZE(list));
+	char text[IP_TEXT_BYTES];
+	const struct link *link;
+	struct vip vip;
+
+	for (int i = 0; i < n; i++)
+		if (list[i].ip.family == FAMILY_IPV4 && vip_is_ip4(list[i].ip.bytes))
+			finding(findings, "note", "",
+				"%s has %s, from the range that peers' addresses come from; a peer "
+				"whose address is in use here is shown under another one",
+				list[i].name, ip_format(&list[i].ip, text));
+	LIST_FOREACH (link, &d->links, entry) {
+		struct ip_address ip = { .family = FAMILY_IPV4 };
+
+		memcpy(ip.bytes, link->shown.peer4, 4);
+		if (!vip_from_address(link->peer->address.text, &vip) &&
+		    memcmp(vip.ip4, link->shown.peer4, 4))
+			finding(findings, "note", "",
+				"the usual address of %s is taken on this machine; it is %s here",
+				link->peer->address.text, ip_format(&ip, text));
+	}
+}
+
+static json_t *findings_json(struct daemon *d)
+{
+	json_t *findings = json_array();
+	const struct identity *id;
+
+	judge_server(findings, d);
+	TAILQ_FOREACH (id, &d->identities.list, entry)
+		judge_certificate(findings, id);
+	judge_udp(findings, d);
+	judge_addresses(findings, d);
+	return findings;
+}
+
+/* ---- the command ---- */
+
+void command_doctor(struct op *op)
+{
+	struct daemon *d = op->daemon;
+	const bool one = ctl_text(&op->request, "address") != NULL;
+	json_t *peers = json_array(), *identities = json_array();
+	const struct identity *id;
+	struct peer *peer = NULL;
+
+	if (one) {
+		peer = op_peer(op);
+		if (!peer) {
+			json_decref(peers);
+			json_decref(identities);
+			return;
+		}
+		json_array_append_new(peers, peer_json(d, peer));
+	}
+	TAILQ_FOREACH (peer, &d->peers, entry)
+		if (!one && peer->link && json_array_size(peers) < PEERS_SHOWN_MAX)
+			json_array_append_new(peers, peer_json(d, peer));
+	TAILQ_FOREACH (id, &d->identities.list, entry)
+		json_array_append_new(identities, identities_json(d, id));
+	op_done(op, json_pack("{s:i,s:{s:s,s:s,s:I},s:o,s:o,s:o,s:o,s:o}", "v", CTL_VERSION,
+			      "daemon", "about", d->about, "device", d->device, "up_s",
+			      (json_int_t)(wall_clock_s() - d->started_s), "self", status_self(d),
+			      "identities", identities, "network", network_json(d), "peers", peers,
+			      "findings", findings_json(d)));
+}
