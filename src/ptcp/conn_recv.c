@@ -334,18 +334,28 @@ static int frame_data(struct ptcp_conns *t, bool fin, struct reader *r, uint64_t
 	return 0;
 }
 
+/* A frame with one number. 1: it is for *ret_conn; 0: for one that is gone; -EBADMSG. */
+static int read_id_and_value(struct ptcp_conns *t, struct reader *r, struct conn **ret_conn,
+			     uint64_t *ret_value)
+{
+	const int result = read_id(t, r, ret_conn);
+
+	*ret_value = reader_varint(r);
+	if (result < 0 || r->failed)
+		return -EBADMSG;
+	if (!*ret_conn)
+		return 0;
+	return (*ret_conn)->state == PTCP_CONN_LISTEN ? -EBADMSG : 1;
+}
+
 static int frame_window(struct ptcp_conns *t, struct reader *r, uint64_t now_us)
 {
 	struct conn *c;
-	const int result = read_id(t, r, &c);
-	const uint64_t limit = reader_varint(r);
+	uint64_t limit;
+	const int result = read_id_and_value(t, r, &c, &limit);
 
-	if (result < 0 || r->failed)
-		return -EBADMSG;
-	if (!c)
-		return 0;
-	if (c->state == PTCP_CONN_LISTEN)
-		return -EBADMSG;
+	if (result <= 0)
+		return result;
 	if (note_heard(c, now_us))
 		c->out.limit = max_u64(c->out.limit, limit);
 	conn_settle(c, now_us);
@@ -355,15 +365,11 @@ static int frame_window(struct ptcp_conns *t, struct reader *r, uint64_t now_us)
 static int frame_rst(struct ptcp_conns *t, struct reader *r, uint64_t now_us)
 {
 	struct conn *c;
-	const int result = read_id(t, r, &c);
-	const uint64_t error = reader_varint(r);
+	uint64_t error;
+	const int result = read_id_and_value(t, r, &c, &error);
 
-	if (result < 0 || r->failed)
-		return -EBADMSG;
-	if (!c)
-		return 0;
-	if (c->state == PTCP_CONN_LISTEN)
-		return -EBADMSG;
+	if (result <= 0)
+		return result;
 	c->rst_done = true; /* both gave up: ours need not arrive any more */
 	c->want_rst = false;
 	if (c->state != PTCP_CONN_CLOSED) {

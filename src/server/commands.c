@@ -110,6 +110,24 @@ static int print_table(struct libscols_table *table)
 	return rc == 0 ? EXIT_DONE : complain(EXIT_FAILED, "cannot print the table");
 }
 
+/*
+ * What a walk through the store found, as the table or as JSON, once it ended by rc. Frees both. An
+ * exit status.
+ */
+static int print_list(struct invocation *in, struct store *s, int rc, const char *what,
+		      struct libscols_table *table, json_t *list)
+{
+	if (rc == STORE_NOT_FOUND && !in->json) {
+		json_decref(list);
+		return print_table(table);
+	}
+	scols_unref_table(table);
+	if (rc == STORE_NOT_FOUND)
+		return print_json(json_pack("{s:i, s:o}", "v", 1, what, list));
+	json_decref(list);
+	return store_failed(s, rc, what);
+}
+
 /* ---- init, run --------------------------------------------------------------------------------
  */
 
@@ -455,17 +473,7 @@ int command_user_list(struct invocation *in)
 			json_array_append_new(list, user_json(s, &u));
 	}
 	secret_wipe(&u, sizeof(u));
-	if (rc == STORE_NOT_FOUND && in->json) {
-		rc = print_json(json_pack("{s:i, s:O}", "v", 1, "users", list));
-		scols_unref_table(table);
-	} else if (rc == STORE_NOT_FOUND) {
-		rc = print_table(table);
-	} else {
-		scols_unref_table(table);
-		rc = store_failed(s, rc, "users");
-	}
-	json_decref(list);
-	return rc;
+	return print_list(in, s, rc, "users", table, list);
 }
 
 static json_t *cert_json(const struct store_cert *c)
@@ -590,17 +598,7 @@ int command_invite_list(struct invocation *in)
 					(json_int_t)i.n_used, "created", (json_int_t)i.created_s,
 					"expires", (json_int_t)i.expires_s, "note", i.note));
 	}
-	if (rc == STORE_NOT_FOUND && in->json) {
-		rc = print_json(json_pack("{s:i, s:O}", "v", 1, "invites", list));
-		scols_unref_table(table);
-	} else if (rc == STORE_NOT_FOUND) {
-		rc = print_table(table);
-	} else {
-		scols_unref_table(table);
-		rc = store_failed(s, rc, "invites");
-	}
-	json_decref(list);
-	return rc;
+	return print_list(in, s, rc, "invites", table, list);
 }
 
 int command_invite_revoke(struct invocation *in)
@@ -648,17 +646,7 @@ int command_pins_list(struct invocation *in)
 						      "fingerprint", fingerprint, "first_seen",
 						      (json_int_t)p.first_seen_s));
 	}
-	if (rc == STORE_NOT_FOUND && in->json) {
-		rc = print_json(json_pack("{s:i, s:O}", "v", 1, "pins", list));
-		scols_unref_table(table);
-	} else if (rc == STORE_NOT_FOUND) {
-		rc = print_table(table);
-	} else {
-		scols_unref_table(table);
-		rc = store_failed(s, rc, "pins");
-	}
-	json_decref(list);
-	return rc;
+	return print_list(in, s, rc, "pins", table, list);
 }
 
 int command_pins_forget(struct invocation *in)

@@ -9,16 +9,10 @@ import sys
 import tempfile
 import threading
 
+import tap
+from tap import case
+
 PROGRAM = os.environ["abs_top_builddir"] + "/src/cli/q2q-tun"
-CASES = []
-
-
-def case(description):
-    def add(function):
-        CASES.append((description, function))
-        return function
-
-    return add
 
 
 class Daemon:
@@ -310,14 +304,5 @@ def _():
     equal(done.returncode, 0)
 
 
-print("1..%d" % len(CASES))
-failed = False
-for number, (description, function) in enumerate(CASES, 1):
-    try:
-        function()
-        print("ok %d - %s" % (number, description), flush=True)
-    except Exception as error:
-        failed = True
-        print("# %s: %s" % (type(error).__name__, str(error).replace("\n", "\n# ")))
-        print("not ok %d - %s" % (number, description), flush=True)
+failed = tap.run()
 sys.exit(failed)

@@ -8,15 +8,13 @@ import sys
 import tempfile
 import time
 
+import tap
+from tap import case
+
 BUILD = os.environ["abs_top_builddir"]
 PROGRAM = BUILD + "/src/daemon/q2q-tund"
 if os.path.exists(BUILD + "/src/daemon/.libs/q2q-tund"):
     PROGRAM = BUILD + "/src/daemon/.libs/q2q-tund"
-CASES = []
-
-
-def case(description):
-    return lambda function: CASES.append((description, function))
 
 
 class Service:
@@ -95,16 +93,7 @@ def _():
     assert service.process.wait(15) == 0, service.process.returncode
 
 
-print("1..%d" % len(CASES))
-failed = False
-for number, (description, function) in enumerate(CASES, 1):
-    try:
-        function()
-        print("ok %d - %s" % (number, description), flush=True)
-    except Exception as error:
-        failed = True
-        print("# %s: %s" % (type(error).__name__, str(error).replace("\n", "\n# ")))
-        print("not ok %d - %s" % (number, description), flush=True)
+failed = tap.run()
 if service.process.poll() is None:
     service.process.kill()
 for line in service.process.stderr.read().decode(errors="replace").splitlines():

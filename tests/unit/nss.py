@@ -8,10 +8,12 @@ import sys
 import threading
 import time
 
+import tap
+from tap import case
+
 BUILD = os.environ["abs_top_builddir"]
 MAGIC, VERSION, TEXT = 0x71326E73, 1, 324
 PATH = os.environ["Q2Q_TUN_NAMES"] = os.environ["NSS_TEST_DIRECTORY"] + "/names"
-CASES = []
 requests = []
 
 
@@ -77,10 +79,6 @@ def getent(*arguments, user=None):
     environment = dict(os.environ, LD_LIBRARY_PATH=os.environ["NSS_TEST_LIBRARY"])
     done = subprocess.run(["getent", *arguments], capture_output=True, text=True, env=environment, user=user)
     return done.returncode, done.stdout, time.monotonic() - begin
-
-
-def case(description):
-    return lambda function: CASES.append((description, function))
 
 
 @case("without a daemon a name is not found, at once")
@@ -164,15 +162,6 @@ def _():
     subprocess.run(["/usr/bin/python3", "-c", program], check=True, env=environment)
 
 
-print("1..%d" % len(CASES))
-failed = False
-for number, (description, function) in enumerate(CASES, 1):
-    try:
-        function()
-        print("ok %d - %s" % (number, description), flush=True)
-    except Exception as error:
-        failed = True
-        print("# %s: %s" % (type(error).__name__, str(error).replace("\n", "\n# ")))
-        print("not ok %d - %s" % (number, description), flush=True)
+failed = tap.run()
 sys.stdout.flush()
 os._exit(failed)
