@@ -8,7 +8,11 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#define TUN_READS_PER_WAKE_UP 64
+/*
+ * Enough to empty the device, so that what waits does so in the session's queue, where flows are
+ * told apart; then others get their turn.
+ */
+#define TUN_READS_PER_WAKE_UP 256
 
 /* ---- virtual addresses ---- */
 

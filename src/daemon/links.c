@@ -10,7 +10,7 @@
 
 #include <stdio.h>
 
-#define PUMP_ROUNDS_MAX 32 /* then others get their turn */
+#define PUMP_ROUNDS_MAX 8 /* batches; then others, and what has come, get their turn */
 
 /* ---- attempts ---- */
 

@@ -36,6 +36,7 @@ struct net_loop {
 	LIST_HEAD(, net_linger) lingers;
 	struct signal_watch *signals;
 	uint8_t *scratch;
+	uint64_t turn;
 	uint64_t now_us;
 	bool now_stale;
 	bool stop;
@@ -220,12 +221,15 @@ void net_soon_cancel(struct net_soon *s)
 	TAILQ_REMOVE(&s->loop->soon, s, entry);
 }
 
-/* What a callback queues runs in this wake-up too, but not for ever. */
+/* What a callback queues runs in this wake-up too; who queues himself again lets sockets go first.
+ */
 static void run_soon(struct net_loop *loop)
 {
 	struct net_soon *s;
 
-	for (int n = 0; n < 10000 && (s = TAILQ_FIRST(&loop->soon)) != NULL; n++) {
+	loop->turn++;
+	while ((s = TAILQ_FIRST(&loop->soon)) != NULL && s->turn != loop->turn) {
+		s->turn = loop->turn;
 		net_soon_cancel(s);
 		s->fn(s->user);
 	}

@@ -71,6 +71,7 @@ struct net_soon {
 	struct net_loop *loop;
 	void (*fn)(void *user);
 	void *user;
+	uint64_t turn; /* of the loop, when it ran last */
 	bool queued;
 	TAILQ_ENTRY(net_soon) entry;
 };
