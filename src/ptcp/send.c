@@ -14,25 +14,25 @@
  */
 #include "ptcp/assoc.h"
 
-#define NONE               UINT32_MAX
-#define SLOTS_FIRST        64
-#define RESENDS_FIRST      32
-#define ABANDONS_FIRST     64
-#define RESENDS_MAX        (UINT32_C(1) << 20)
-#define FRAGMENT_MIN       64 /* smaller pieces are not worth their header */
-#define PERSISTENCE_MIN    (100 * US_PER_MS)
-#define PERSISTENCE_MAX    US_PER_S
-#define MEMORY_RETRY_US    (20 * US_PER_MS)
-#define SMALL_BYTES        16384    /* up to here commit copies, so that the lent buffer stays */
-#define QUEUE_AGE_US       US_PER_S /* what waited so long before it left is of no use */
-#define TARGET_MIN_US      (5 * US_PER_MS) /* RFC 8289, section 4.3 */
-#define INTERVAL_MIN_US    (100 * US_PER_MS)
-#define TARGET_RTT_MAX_US  (500 * US_PER_MS)
-#define TARGET_RTT_PERCENT 40
-#define QUANTUM_US         100 /* of the path's rate, a flow's share of one round */
-#define QUANTUM_MIN        1514
-#define QUANTUM_MAX        65536
-#define FRAME_COST         16 /* of a fragment, beside its bytes: for a fair share of the path */
+#define NONE            UINT32_MAX
+#define SLOTS_FIRST     64
+#define RESENDS_FIRST   32
+#define ABANDONS_FIRST  64
+#define RESENDS_MAX     (UINT32_C(1) << 20)
+#define FRAGMENT_MIN    64 /* smaller pieces are not worth their header */
+#define PERSISTENCE_MIN (100 * US_PER_MS)
+#define PERSISTENCE_MAX US_PER_S
+#define MEMORY_RETRY_US (20 * US_PER_MS)
+#define SMALL_BYTES     16384    /* up to here commit copies, so that the lent buffer stays */
+#define QUEUE_AGE_US    US_PER_S /* what waited so long before it left is of no use */
+#define TARGET_MIN_US   (5 * US_PER_MS) /* RFC 8289, section 4.3 */
+#define INTERVAL_MIN_US (100 * US_PER_MS)
+#define TARGET_MAX_US   (100 * US_PER_MS)
+#define INTERVAL_MAX_US US_PER_S
+#define QUANTUM_US      100 /* of the path's rate, a flow's share of one round */
+#define QUANTUM_MIN     1514
+#define QUANTUM_MAX     65536
+#define FRAME_COST      16 /* of a fragment, beside its bytes: for a fair share of the path */
 
 static struct queue_item *item_of(void *owner, uint32_t slot)
 {
@@ -444,6 +444,11 @@ static bool grow_resends(struct sender *s)
 	return true;
 }
 
+static uint64_t clamp_u64(uint64_t v, uint64_t low, uint64_t high)
+{
+	return min_u64(max_u64(v, low), high);
+}
+
 static bool expired(const struct ptcp_assoc *a, const struct message *m)
 {
 	return a->now_us > m->expires_us && a->now_us > a->sender.grace_us;
@@ -711,24 +716,23 @@ static void write_new(struct ptcp_assoc *a, struct build *b)
 }
 
 /*
- * The queue's parameters for this path. An inner TCP that fills it alone needs a queue of a good
- * part of its round trip to keep the path busy after it has halved its window, and other flows do
- * not see that queue. And what CoDel may call a standing queue depends on how long one message
- * takes by itself.
+ * The queue's parameters for this path. CoDel's own 5 ms are for a queue that all share. Here each
+ * flow has its own, that the others do not feel, and one TCP that is alone needs up to a round trip
+ * of it to keep the path busy after it has cut its window. And what may be called a standing queue
+ * depends on how long one message takes by itself.
  */
 void sender_fit_queue(struct ptcp_assoc *a, const struct path *p)
 {
 	struct queue *const q = &a->sender.queue;
 	const uint64_t rate = max_u64(p->cc.pacing_rate, 1);
-	const uint64_t rtt_us = min_u64(p->rtt.min_us, TARGET_RTT_MAX_US);
 
 	if (q->n_messages == 0)
 		return;
-	q->target_us = max_u64(TARGET_MIN_US, rtt_us * TARGET_RTT_PERCENT / 100) +
+	q->target_us = clamp_u64(p->rtt.min_us, TARGET_MIN_US, TARGET_MAX_US) +
 		       min_u64(2 * (q->n_bytes / q->n_messages) * US_PER_S / rate, 100 * US_PER_MS);
-	q->interval_us = max_u64(INTERVAL_MIN_US, 2 * rtt_us);
-	q->quantum_bytes = (uint32_t)min_u64(max_u64(rate / (US_PER_S / QUANTUM_US), QUANTUM_MIN),
-					     QUANTUM_MAX);
+	q->interval_us = clamp_u64(2 * p->rtt.min_us, INTERVAL_MIN_US, INTERVAL_MAX_US);
+	q->quantum_bytes =
+		(uint32_t)clamp_u64(rate / (US_PER_S / QUANTUM_US), QUANTUM_MIN, QUANTUM_MAX);
 }
 
 void sender_write(struct ptcp_assoc *a, struct build *b)
