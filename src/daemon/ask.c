@@ -197,6 +197,7 @@ static bool use_entry(struct hub_link *h, struct link *link, const struct q2q_li
 			    link->peer->address.text);
 		link->problem = *p;
 	}
+	index_update(link); /* the peer's signals may be right behind */
 	links_pump(link);
 	return true;
 }

@@ -10,8 +10,10 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+/* For the messages of all peers that are queued, in flight or put together; see ptcp_memory. */
+#define MEMORY_BYTES  ((size_t)128 << 20)
+
 #define OWN_CHANGE_US (4 * US_PER_S) /* that long after an interface of ours, it was that */
-#define SWEEP_US      (10 * US_PER_S)
 #define FLUSH_TIME_US (50 * US_PER_MS)
 #define STOP_TIME_US  (600 * US_PER_MS) /* a session gives up waiting after 500 ms */
 
@@ -194,15 +196,6 @@ static void on_alive(void *user, uint64_t now_us)
 
 /* ---- now and then ---- */
 
-static void on_sweep(void *user, uint64_t now_us)
-{
-	struct daemon *d = user;
-
-	links_sweep(d);
-	hub_sweep(d);
-	net_timer_arm(&d->sweep, now_us + SWEEP_US);
-}
-
 static void on_network_changed(void *user)
 {
 	struct daemon *d = user;
@@ -292,7 +285,7 @@ static int start_loop(struct daemon *d)
 		return r;
 	}
 	net_timer_init(&d->alive, d->loop, on_alive, d);
-	net_timer_init(&d->sweep, d->loop, on_sweep, d);
+	upkeep_start(d);
 	net_timer_init(&d->stop_timer, d->loop, on_stop_timer, d);
 	return 0;
 }
@@ -333,7 +326,7 @@ static void stop_services(struct daemon *d)
 		monitor_drop(d, STAILQ_FIRST(&d->monitor_waiting));
 	net_changes_free(d->changes);
 	net_timer_disarm(&d->alive);
-	net_timer_disarm(&d->sweep);
+	upkeep_stop(d);
 	net_timer_disarm(&d->stop_timer);
 	net_timer_disarm(&d->requests.save_timer);
 }
@@ -345,7 +338,7 @@ static void serve(struct daemon *d)
 
 	if (d->options->watchdog_us)
 		net_timer_arm(&d->alive, now_us);
-	net_timer_arm(&d->sweep, now_us + SWEEP_US);
+	upkeep_soon(d);
 	d->network_signature = gather_signature(d);
 	links_start_wanted(d);
 	tell_monitor(d, TUN_REQUEST_READY);
@@ -365,11 +358,16 @@ int daemon_run(const struct daemon_options *options)
 	*d = (struct daemon){ .options = options, .exit_status = EXIT_SUCCESS, .lock_fd = -1 };
 	TAILQ_INIT(&d->peers);
 	TAILQ_INIT(&d->ops);
+	TAILQ_INIT(&d->waiting_udp);
 	TAILQ_INIT(&d->identities.list);
+	d->memory.limit_bytes = MEMORY_BYTES;
+	d->scratch = session_scratch_new();
 	TAILQ_INIT(&d->domains.list);
 	STAILQ_INIT(&d->monitor_waiting);
-	if (logring_init(d))
+	if (!d->scratch || logring_init(d)) {
+		session_scratch_free(d->scratch);
 		return EXIT_FAILURE;
+	}
 	choose_aead(d);
 	if (!start_loop(d) && !lock_state(d) && !load_state(d) && !start_services(d))
 		serve(d);
@@ -382,6 +380,7 @@ int daemon_run(const struct daemon_options *options)
 	net_resolver_free(d->resolver);
 	net_loop_free(d->loop);
 	closep(&d->lock_fd);
+	session_scratch_free(d->scratch);
 	logring_fini(d);
 	return d->exit_status;
 }

@@ -29,15 +29,12 @@ struct taken {
 static bool belongs_to_older(const struct taken *t, const uint8_t ip4[static 4])
 {
 	const struct peer *peer;
-	struct vip vip;
 
 	TAILQ_FOREACH (peer, &t->daemon->peers, entry) {
 		if (peer == t->self || !peer->pinned ||
 		    (t->self->pinned && t->self->pinned_at_s <= peer->pinned_at_s))
 			continue;
-		if (peer->has_local4 ? !memcmp(peer->local4, ip4, 4)
-				     : !vip_from_address(peer->address.text, &vip) &&
-					       !memcmp(vip.ip4, ip4, 4))
+		if (!memcmp(peer->has_local4 ? peer->local4 : peer->vip.ip4, ip4, 4))
 			return true;
 	}
 	return false;
@@ -188,12 +185,9 @@ int link_device_ask(struct link *link)
 
 void links_on_reply(struct daemon *d, const struct tun_reply *reply, int fd)
 {
-	struct link *link;
+	struct link *link = reply->slot < TUN_SLOTS_MAX ? d->slots[reply->slot] : NULL;
 
-	LIST_FOREACH (link, &d->links, entry)
-		if (link->device == DEVICE_ASKED && link->device_request == reply->id)
-			break;
-	if (!link) {
+	if (!link || link->device != DEVICE_ASKED || link->device_request != reply->id) {
 		closep(&fd); /* of a link that went meanwhile */
 		return;
 	}

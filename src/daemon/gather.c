@@ -47,20 +47,26 @@ static void tell_reflexive(struct link *link, const struct gather_try *t, uint64
 }
 
 /* Ours are left out: there may be hundreds, and none is a way to anywhere. */
-static int host_addresses(struct net_local_address *list, size_t max)
+static int host_addresses(struct daemon *d, const struct net_local_address **ret_list)
 {
-	const int n = net_local_addresses("q2q-", list, max);
+	struct gather *g = &d->gather;
 
-	if (n < 0)
-		log_warn("cannot list this machine's addresses: %s", strerror(-n));
-	return n;
+	/* The kernel lists all interfaces, and each peer has one. */
+	if (!g->hosts_known) {
+		g->n_hosts = net_local_addresses("q2q-", g->hosts, ARRAY_SIZE(g->hosts));
+		g->hosts_known = g->n_hosts >= 0;
+		if (g->n_hosts < 0)
+			log_warn("cannot list this machine's addresses: %s", strerror(-g->n_hosts));
+	}
+	*ret_list = g->hosts;
+	return g->n_hosts;
 }
 
 static void tell_socket(struct daemon *d, struct link *link, struct udp_socket *s)
 {
 	const uint64_t now_us = net_loop_now_us(d->loop);
-	struct net_local_address list[64];
-	const int n = host_addresses(list, ARRAY_SIZE(list));
+	const struct net_local_address *list;
+	const int n = host_addresses(d, &list);
 
 	session_add_socket(link->session, s->number, s->ipv4, s->ipv6, now_us);
 	tell_host(link, s, list, n, now_us);
@@ -76,13 +82,15 @@ void gather_tell(struct daemon *d, struct link *link)
 			tell_socket(d, link, &d->udp.sockets[i]);
 }
 
-uint64_t gather_signature(const struct daemon *d)
+uint64_t gather_signature(struct daemon *d)
 {
 	static const char *const far[] = { "192.0.2.1:9", "[2001:db8::1]:9" };
-	struct net_local_address list[64];
-	const int n = host_addresses(list, ARRAY_SIZE(list));
+	const struct net_local_address *list;
 	uint64_t sum = 0;
+	int n;
 
+	d->gather.hosts_known = false;
+	n = host_addresses(d, &list);
 	for (int i = 0; i < n; i++)
 		if (!list[i].temporary)
 			sum += hash_bytes(&d->seed, &list[i].ip, sizeof(list[i].ip)) *

@@ -290,6 +290,7 @@ struct hub_link *hub_get(struct daemon *d, struct identity *identity, const char
 		return NULL;
 	}
 	LIST_INSERT_HEAD(&d->hubs, h, entry);
+	upkeep_soon(d);
 	serverlink_start(h->server);
 	return h;
 }
@@ -366,18 +367,24 @@ static bool is_needed(const struct hub_link *h)
 	return false;
 }
 
-void hub_sweep(struct daemon *d)
+bool hub_sweep(struct daemon *d)
 {
 	const uint64_t now_us = net_loop_now_us(d->loop);
 	struct hub_link *h, *next;
+	bool again = false;
 
 	for (h = LIST_FIRST(&d->hubs); h; h = next) {
 		next = LIST_NEXT(h, entry);
-		if (is_needed(h))
+		if (is_needed(h)) {
 			h->idle_since_us = NEVER_US;
-		else if (h->idle_since_us == NEVER_US)
+			continue;
+		}
+		if (h->idle_since_us == NEVER_US)
 			h->idle_since_us = now_us;
-		else if (now_us - h->idle_since_us > IDLE_US)
+		if (now_us - h->idle_since_us > IDLE_US)
 			hub_free(h);
+		else
+			again = true;
 	}
+	return again;
 }

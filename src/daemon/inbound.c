@@ -99,6 +99,7 @@ static void on_inbound(struct hub_link *h, const struct q2q_event *event)
 	inbound.request = request;
 	inbound.peer_cert = cert;
 	r = session_inbound(link->session, &inbound, &reply, net_loop_now_us(h->daemon->loop));
+	index_update(link); /* signals may be right behind */
 	if (r)
 		answer_empty(h, event->ask, r == SESSION_BUSY ? "busy" : NULL);
 	else
@@ -127,7 +128,7 @@ static void on_told(struct hub_link *h, const struct q2q_event *event)
 
 	if (!text_of(id, text))
 		return;
-	link = links_by_id(h->daemon, text);
+	link = index_find(h->daemon, SESSION_NAME_ID, text, OFFER_ID_BYTES);
 	if (!link)
 		return;
 	if (event->command == Q2Q_GONE) {

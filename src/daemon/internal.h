@@ -9,11 +9,13 @@
  *   hub.c         the connections that we keep    ask.c         asking for peers
  *   inbound.c     what servers ask and tell
  *   links.c       one peer's session and its pump
+ *   index.c       which session a datagram is for
  *   channel.c     its relay by UDP
  *   device.c      its TUN device                  status.c      what people see of it
  *   doctor.c      what is wrong with the network, in words
  *   udp.c         sockets, who gets a datagram    gather.c      our addresses, STUN
  *   control.c     the control socket              commands_*.c, enroll.c  what it can do
+ *   upkeep.c      now and then
  *   names.c       the socket of libnss_q2q        logring.c     the last lines of the log
  */
 #ifndef DAEMON_INTERNAL_H
@@ -30,6 +32,9 @@
 #include "tun/tun.h"
 
 #include <sys/types.h>
+
+#define HASH_NONFATAL_OOM 1
+#include <uthash.h>
 
 struct daemon;
 struct hub_link;
@@ -68,7 +73,9 @@ struct peer {
 	bool has_local4;
 	uint8_t local4[4]; /* shown instead of the canonical address */
 	struct link *link; /* NULL: nothing goes on */
+	struct vip vip;    /* canonical addresses */
 	TAILQ_ENTRY(peer) entry;
+	UT_hash_handle hh; /* by address.text */
 };
 TAILQ_HEAD(peer_list, peer);
 
@@ -233,8 +240,8 @@ bool hub_is_ready(const struct hub_link *h);
 /* Try now: the user waits, or the network came back. */
 void hub_wake(struct hub_link *h);
 void hub_wake_all(struct daemon *d);
-/* Closes those that nobody needed for a while. */
-void hub_sweep(struct daemon *d);
+/* Closes those that nobody needed for a while. True: there are some to look at again. */
+bool hub_sweep(struct daemon *d);
 /* The user trusts what the server showed. */
 int hub_trust(struct hub_link *h);
 /* Sends `inbound` for a session that asked; its answer goes there. */
@@ -248,6 +255,14 @@ void hub_signal(struct daemon *d, void *route, const char *id, const void *body,
 /* ---- links ---- */
 
 enum device_state { DEVICE_NONE, DEVICE_ASKED, DEVICE_READY, DEVICE_FAILED };
+
+/* One name of a session in the daemon's index. */
+struct link_name {
+	struct session_name name;
+	bool entered;
+	struct link *link;
+	UT_hash_handle hh;
+};
 
 /* What one peer's tunnel is made of, while there is something going on. */
 struct link {
@@ -280,9 +295,13 @@ struct link {
 	struct problem problem; /* the last attempt's; code 0: none */
 	uint32_t next_ping;
 	uint64_t tun_write_dropped;
+	struct link_name names[SESSION_NAMES_MAX];
+	bool waits_udp; /* has something to send, once the socket takes it */
+	TAILQ_ENTRY(link) udp_entry;
 	LIST_ENTRY(link) entry;
 };
 LIST_HEAD(link_list, link);
+TAILQ_HEAD(link_queue, link);
 
 /* device.c: chooses link->shown; asks the monitor for the device; reads it, or not; writes it. */
 int link_choose_addresses(struct link *link);
@@ -300,17 +319,15 @@ void links_free(struct link *link);
 /* Input was given to the session: move what comes out of it, soon. */
 void links_pump(struct link *link);
 void links_pump_now(struct link *link);
-void links_pump_all(struct daemon *d);
+/* UDP takes datagrams again: those that waited go on, in their order. */
+void links_pump_waiting(struct daemon *d);
 /* The monitor answered. */
 void links_on_reply(struct daemon *d, const struct tun_reply *reply, int fd);
-/* Frees what is down and not wanted, closes what is allowed no longer. */
-void links_sweep(struct daemon *d);
+/* Frees what is down and not wanted, closes what is allowed no longer. Returns when somebody's
+ * permission ends, on the wall clock, or INT64_MAX. */
+int64_t links_sweep(struct daemon *d);
 /* Brings up what is wanted. */
 void links_start_wanted(struct daemon *d);
-struct link *links_by_cid(struct daemon *d, const uint8_t cid[static 8]);
-struct link *links_by_tag(struct daemon *d, const uint8_t tag[static 8]);
-struct link *links_by_channel(struct daemon *d, const uint8_t name[static 8]);
-struct link *links_by_id(struct daemon *d, const char *id);
 /* The attempt failed, as the user shall read it. */
 void links_attempt_failed(struct link *link, enum session_why why, const struct problem *problem);
 /* "direct-udp", "relay-udp", "relay-tcp", or "none". */
@@ -326,6 +343,12 @@ void doctor_about(const struct utsname *names, char *out, size_t out_bytes);
 json_t *status_self(struct daemon *d);
 /* What stands between a peer and being up, in words. False: it is up. */
 bool links_problem(struct link *link, struct problem *ret_problem);
+
+/* index.c: after input to the session; before it is freed; n_bytes up to OFFER_ID_BYTES. */
+void index_update(struct link *link);
+void index_remove(struct link *link);
+struct link *index_find(struct daemon *d, enum session_name_kind kind, const void *bytes,
+			size_t n_bytes);
 
 /* ---- UDP ---- */
 
@@ -376,6 +399,9 @@ struct gather_server {
 };
 
 struct gather {
+	struct net_local_address hosts[64]; /* of interfaces, as the last change left them */
+	int n_hosts;
+	bool hosts_known;
 	struct gather_server servers[GATHER_SERVERS_MAX];
 	size_t n_servers;
 	struct gather_try tries[GATHER_TRIES_MAX];
@@ -395,7 +421,7 @@ void gather_tell(struct daemon *d, struct link *link);
 void gather_socket(struct daemon *d, struct udp_socket *socket);
 void gather_forget_socket(struct daemon *d, uint8_t socket);
 /* Changes when this machine's addresses, or the ones it would send from, do. */
-uint64_t gather_signature(const struct daemon *d);
+uint64_t gather_signature(struct daemon *d);
 bool gather_input(struct daemon *d, uint8_t socket, const struct endpoint *from,
 		  const uint8_t *data, size_t n_bytes);
 
@@ -500,6 +526,15 @@ int logring_init(struct daemon *d);
 void logring_fini(struct daemon *d);
 json_t *logring_event(const struct logring_line *line);
 
+/* ---- upkeep ---- */
+
+void upkeep_start(struct daemon *d);
+void upkeep_stop(struct daemon *d);
+/* Something changed that may leave a link or a connection without a use. */
+void upkeep_soon(struct daemon *d);
+/* Messages were given back: the heap may be too. */
+void upkeep_freed(struct daemon *d, size_t n_bytes);
+
 /* ---- the daemon ---- */
 
 struct daemon {
@@ -510,10 +545,16 @@ struct daemon {
 	struct identities identities;
 	struct domains domains;
 	struct peer_list peers;
+	struct peer *peers_index; /* by address */
 	size_t n_peers;
 	struct requests requests;
 	struct hub_list hubs;
 	struct link_list links;
+	struct link *slots[TUN_SLOTS_MAX];
+	struct link_queue waiting_udp;
+	struct link_name *names_index, *last_found;
+	struct session_scratch *scratch; /* of all sessions */
+	struct ptcp_memory memory;
 	struct udp udp;
 	struct gather gather;
 	struct logring log;
@@ -527,7 +568,8 @@ struct daemon {
 	struct net_watch monitor_watch;
 	STAILQ_HEAD(, waiting_request) monitor_waiting; /* requests that it has no room for yet */
 	unsigned n_monitor_waiting;
-	struct net_timer alive, sweep, stop_timer;
+	struct net_timer alive, sweep, trim, stop_timer;
+	size_t freed_bytes; /* of d->memory, not yet given back to the system */
 	uint32_t monitor_id;
 	uint64_t next_cookie;
 	struct hash_seed seed;

@@ -125,6 +125,7 @@ static void on_state(struct link *link, const struct session_event *event)
 
 	session_get_status(link->session, &status);
 	link->since_s = wall_clock_s();
+	upkeep_soon(link->daemon);
 	note_linked(link, event->state.to, &status);
 	if (event->state.to == SESSION_UP) {
 		link->problem.code = CTL_DONE;
@@ -219,6 +220,21 @@ static void on_session_event(struct link *link, const struct session_event *even
 
 /* ---- the pump ---- */
 
+static void wait_for_udp(struct link *link)
+{
+	if (link->waits_udp)
+		return;
+	link->waits_udp = true;
+	TAILQ_INSERT_TAIL(&link->daemon->waiting_udp, link, udp_entry);
+}
+
+static void wait_no_more(struct link *link)
+{
+	if (link->waits_udp)
+		TAILQ_REMOVE(&link->daemon->waiting_udp, link, udp_entry);
+	link->waits_udp = false;
+}
+
 static bool move_datagrams(struct link *link, uint64_t now_us)
 {
 	struct session_send send;
@@ -237,6 +253,8 @@ static bool move_datagrams(struct link *link, uint64_t now_us)
 	/* There is more: after the others. */
 	if (!link->daemon->udp.blocked)
 		links_pump(link);
+	else
+		wait_for_udp(link);
 	return moved;
 }
 
@@ -264,6 +282,7 @@ void links_pump_now(struct link *link)
 				   signal.n_bytes, false);
 		moved = move_datagrams(link, now_us) || moved;
 	} while (moved && !link->pump.queued);
+	index_update(link);
 	net_timer_arm(&link->timer, session_deadline_us(link->session));
 }
 
@@ -275,8 +294,12 @@ static void on_soon(void *user)
 static void on_timer(void *user, uint64_t now_us)
 {
 	struct link *link = user;
+	struct daemon *d = link->daemon;
+	const size_t held_bytes = d->memory.held_bytes;
 
 	session_tick(link->session, now_us);
+	if (d->memory.held_bytes < held_bytes)
+		upkeep_freed(d, held_bytes - d->memory.held_bytes);
 	links_pump_now(link);
 }
 
@@ -285,12 +308,14 @@ void links_pump(struct link *link)
 	net_soon_queue(&link->pump);
 }
 
-void links_pump_all(struct daemon *d)
+void links_pump_waiting(struct daemon *d)
 {
 	struct link *link;
 
-	LIST_FOREACH (link, &d->links, entry)
+	while ((link = TAILQ_FIRST(&d->waiting_udp))) {
+		wait_no_more(link);
 		links_pump(link);
+	}
 }
 
 /* ---- what a session asks of us ---- */
@@ -343,6 +368,8 @@ static void trace(void *user, const char *what, const char *from, const char *to
 static int make_session(struct link *link)
 {
 	const struct session_config config = {
+		.scratch = link->daemon->scratch,
+		.memory = &link->daemon->memory,
 		.own_address = link->identity->address.text,
 		.peer_address = link->peer->address.text,
 		.device = link->daemon->device,
@@ -362,16 +389,6 @@ static int make_session(struct link *link)
 	return session_new(&config, net_loop_now_us(link->daemon->loop), &link->session);
 }
 
-static bool slot_taken(const struct daemon *d, uint32_t slot)
-{
-	const struct link *link;
-
-	LIST_FOREACH (link, &d->links, entry)
-		if (link->slot == slot)
-			return true;
-	return false;
-}
-
 static int link_make(struct daemon *d, struct peer *peer, struct identity *identity,
 		     struct link **ret_link)
 {
@@ -385,7 +402,7 @@ static int link_make(struct daemon *d, struct peer *peer, struct identity *ident
 	link->identity = identity;
 	link->tun_fd = -1;
 	link->since_s = wall_clock_s();
-	while (slot_taken(d, link->slot))
+	while (link->slot < TUN_SLOTS_MAX && d->slots[link->slot])
 		link->slot++;
 	net_timer_init(&link->timer, d->loop, on_timer, link);
 	net_soon_init(&link->pump, d->loop, on_soon, link);
@@ -397,6 +414,8 @@ static int link_make(struct daemon *d, struct peer *peer, struct identity *ident
 		return r;
 	}
 	LIST_INSERT_HEAD(&d->links, link, entry);
+	d->slots[link->slot] = link;
+	upkeep_soon(d);
 	peer->link = link;
 	session_set_path_mode(link->session, peer->path_mode, net_loop_now_us(d->loop));
 	gather_tell(d, link);
@@ -483,9 +502,12 @@ void links_free(struct link *link)
 	link_device_close(link);
 	net_timer_disarm(&link->timer);
 	net_soon_cancel(&link->pump);
+	wait_no_more(link);
+	index_remove(link);
 	session_free(link->session);
 	crypto_cert_unref(link->offered_peer);
 	LIST_REMOVE(link, entry);
+	link->daemon->slots[link->slot] = NULL;
 	link->peer->link = NULL;
 	free(link);
 }
@@ -527,8 +549,9 @@ static bool still_trusted(struct link *link)
 	return peer_is_allowed(link->peer) || link->peer->wanted;
 }
 
-void links_sweep(struct daemon *d)
+int64_t links_sweep(struct daemon *d)
 {
+	int64_t until_s = INT64_MAX;
 	struct link *link, *next;
 
 	for (link = LIST_FIRST(&d->links); link; link = next) {
@@ -541,49 +564,12 @@ void links_sweep(struct daemon *d)
 				session_want(link->session, false, net_loop_now_us(d->loop));
 			links_pump(link);
 		}
+		if (link->peer->allowed && link->peer->allowed_until_s > 0)
+			until_s = link->peer->allowed_until_s < until_s
+					  ? link->peer->allowed_until_s
+					  : until_s;
 		if (session_state_of(link->session) == SESSION_DOWN && !link->peer->wanted)
 			links_free(link);
 	}
-}
-
-/* ---- finding ---- */
-
-struct link *links_by_cid(struct daemon *d, const uint8_t cid[static 8])
-{
-	struct link *link;
-
-	LIST_FOREACH (link, &d->links, entry)
-		if (session_has_cid(link->session, cid))
-			return link;
-	return NULL;
-}
-
-struct link *links_by_tag(struct daemon *d, const uint8_t tag[static 8])
-{
-	struct link *link;
-
-	LIST_FOREACH (link, &d->links, entry)
-		if (session_has_tag(link->session, tag))
-			return link;
-	return NULL;
-}
-
-struct link *links_by_channel(struct daemon *d, const uint8_t name[static 8])
-{
-	struct link *link;
-
-	LIST_FOREACH (link, &d->links, entry)
-		if (session_has_channel(link->session, name))
-			return link;
-	return NULL;
-}
-
-struct link *links_by_id(struct daemon *d, const char *id)
-{
-	struct link *link;
-
-	LIST_FOREACH (link, &d->links, entry)
-		if (session_has_id(link->session, id))
-			return link;
-	return NULL;
+	return until_s;
 }

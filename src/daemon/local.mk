@@ -22,6 +22,7 @@ src_daemon_libdaemon_la_SOURCES = \
 	src/daemon/identities.c \
 	src/daemon/identities.h \
 	src/daemon/inbound.c \
+	src/daemon/index.c \
 	src/daemon/links.c \
 	src/daemon/logring.c \
 	src/daemon/names.c \
@@ -31,7 +32,8 @@ src_daemon_libdaemon_la_SOURCES = \
 	src/daemon/requests.c \
 	src/daemon/serverlink.c \
 	src/daemon/status.c \
-	src/daemon/udp.c
+	src/daemon/udp.c \
+	src/daemon/upkeep.c
 
 sbin_PROGRAMS += src/daemon/q2q-tund
 src_daemon_q2q_tund_SOURCES = src/daemon/daemon.c

@@ -43,7 +43,9 @@ static void addresses_of(const struct q2q_address *address, const struct peer *p
 {
 	struct vip vip;
 
-	if (vip_from_address(address->text, &vip))
+	if (peer)
+		vip = peer->vip;
+	else if (vip_from_address(address->text, &vip))
 		return;
 	reply->ipv4.family = FAMILY_IPV4;
 	memcpy(reply->ipv4.bytes, vip.ip4, sizeof(vip.ip4));

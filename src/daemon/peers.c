@@ -84,7 +84,11 @@ static int load_one(void *user, const char *name)
 		json_decref(object);
 	/* What it said may have been a pin: this peer is not new, whatever else is known of it. */
 	if (peer && peer->damaged) {
-		*peer = (struct peer){ .address = address, .damaged = true, .entry = peer->entry };
+		*peer = (struct peer){ .address = address,
+				       .damaged = true,
+				       .vip = peer->vip,
+				       .entry = peer->entry,
+				       .hh = peer->hh };
 		left_alone(d, name, r ? r : -EBADMSG);
 	}
 	return 0;
@@ -113,6 +117,7 @@ int peers_save(struct daemon *d, const struct peer *peer)
 		r = -EBADMSG;
 	if (r)
 		return r;
+	upkeep_soon(d);
 	hex_encode(peer->spki, sizeof(peer->spki), hex);
 	memcpy(ip.bytes, peer->local4, sizeof(peer->local4));
 	object = json_pack("{s:s?,s:s?,s:I,s:b,s:I,s:b,s:b,s:b,s:s?,s:s,s:s?}", "fingerprint",
@@ -133,6 +138,7 @@ int peers_save(struct daemon *d, const struct peer *peer)
 static void peer_free(struct daemon *d, struct peer *peer)
 {
 	links_free(peer->link);
+	HASH_DEL(d->peers_index, peer);
 	TAILQ_REMOVE(&d->peers, peer, entry);
 	d->n_peers--;
 	free(peer);
@@ -150,7 +156,9 @@ int peers_store(struct daemon *d, struct peer *peer, const struct peer *before)
 		return r;
 	}
 	*peer = (struct peer){ .address = peer->address,
+			       .vip = peer->vip,
 			       .entry = peer->entry,
+			       .hh = peer->hh,
 			       .link = link,
 			       .pinned = before->pinned,
 			       .pinned_at_s = before->pinned_at_s,
@@ -187,14 +195,18 @@ bool peers_problem(struct daemon *d, const struct peer *peer, struct problem *re
 
 /* ---- memory ---- */
 
+static unsigned hash_of(const struct daemon *d, const char *address)
+{
+	return (unsigned)hash_bytes(&d->seed, address, strlen(address));
+}
+
 struct peer *peers_find(struct daemon *d, const char *address)
 {
+	const size_t n_bytes = strlen(address);
 	struct peer *peer;
 
-	TAILQ_FOREACH (peer, &d->peers, entry)
-		if (!strcmp(peer->address.text, address))
-			return peer;
-	return NULL;
+	HASH_FIND_BYHASHVALUE(hh, d->peers_index, address, n_bytes, hash_of(d, address), peer);
+	return peer;
 }
 
 struct peer *peers_get(struct daemon *d, const struct q2q_address *address)
@@ -207,6 +219,14 @@ struct peer *peers_get(struct daemon *d, const struct q2q_address *address)
 	if (!peer)
 		return NULL;
 	peer->address = *address;
+	if (!vip_from_address(address->text, &peer->vip))
+		HASH_ADD_KEYPTR_BYHASHVALUE(hh, d->peers_index, peer->address.text,
+					    strlen(peer->address.text),
+					    hash_of(d, peer->address.text), peer);
+	if (!peer->hh.tbl) {
+		free(peer);
+		return NULL;
+	}
 	TAILQ_INSERT_TAIL(&d->peers, peer, entry);
 	d->n_peers++;
 	return peer;

@@ -20,10 +20,12 @@ static bool is_channel(const uint8_t *data, size_t n_bytes)
 static struct link *find_link(struct daemon *d, const uint8_t *data, size_t n_bytes)
 {
 	if ((data[0] & 0xc0) == 0x80)
-		return links_by_tag(d, data + 1);
+		return index_find(d, SESSION_NAME_TAG, data + 1, NAT_TAG_BYTES);
 	if (ptcp_is_packet(data, n_bytes))
-		return links_by_cid(d, ptcp_packet_cid(data));
-	return is_channel(data, n_bytes) ? links_by_channel(d, data + 1) : NULL;
+		return index_find(d, SESSION_NAME_CID, ptcp_packet_cid(data), PTCP_CID_BYTES);
+	return is_channel(data, n_bytes)
+		       ? index_find(d, SESSION_NAME_CHANNEL, data + 1, Q2Q_CHANNEL_BYTES)
+		       : NULL;
 }
 
 static void input(struct udp_socket *s, struct net_udp_packet *packet, uint8_t *data,
@@ -75,7 +77,7 @@ static void on_writable(void *user, struct net_udp *udp)
 
 	(void)udp;
 	s->daemon->udp.blocked = false;
-	links_pump_all(s->daemon);
+	links_pump_waiting(s->daemon);
 }
 
 void udp_send(struct daemon *d, struct link *link, const struct session_send *send)
@@ -195,8 +197,10 @@ void udp_close(struct daemon *d, uint8_t number)
 	if (!s->udp)
 		return;
 	gather_forget_socket(d, number);
-	if (net_udp_is_blocked(s->udp))
+	if (net_udp_is_blocked(s->udp)) {
 		d->udp.blocked = false;
+		links_pump_waiting(d);
+	}
 	net_udp_free(s->udp);
 	*s = (struct udp_socket){ .daemon = d };
 }

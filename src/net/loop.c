@@ -11,6 +11,7 @@
 
 #include <event2/event.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -271,6 +272,19 @@ void net_linger_end(struct net_linger *linger)
 uint8_t *net_loop_scratch(struct net_loop *loop)
 {
 	return loop->scratch;
+}
+
+/* What is in there is only good during a callback. */
+void net_loop_rest(struct net_loop *loop)
+{
+	const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+	const uintptr_t from = ((uintptr_t)loop->scratch + page - 1) / page * page;
+	const uintptr_t to =
+		((uintptr_t)loop->scratch + (size_t)NET_UDP_BATCH * NET_UDP_MESSAGE_BYTES) / page *
+		page;
+
+	if (to > from)
+		(void)madvise((void *)from, to - from, MADV_DONTNEED);
 }
 
 /* ---- watches and signals --------------------------------------------------------------- */

@@ -48,6 +48,8 @@ void net_loop_stop(struct net_loop *loop);
 int net_loop_turn(struct net_loop *loop, bool wait);
 /* The time of this wake-up. */
 uint64_t net_loop_now_us(struct net_loop *loop);
+/* Nothing happens for a while: gives back what receiving a burst used. */
+void net_loop_rest(struct net_loop *loop);
 /* Reads the clock now. For measuring work, not for deadlines. */
 uint64_t net_clock_us(void);
 

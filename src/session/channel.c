@@ -24,9 +24,9 @@ static bool is_wanted(const struct session *s)
 	return s->path_mode == SESSION_PATH_AUTO || s->path_mode == SESSION_PATH_RELAY;
 }
 
-static bool has_name(const struct channel *c)
+bool session_has_channel(const struct session *s)
 {
-	return c->state == CHANNEL_BINDING || c->state == CHANNEL_BOUND;
+	return s->channel.state == CHANNEL_BINDING || s->channel.state == CHANNEL_BOUND;
 }
 
 void session_channel_clear(struct session *s)
@@ -78,7 +78,7 @@ void session_channel_check(struct session *s, uint64_t now_us)
 	/* A direct path was there when it was time to ask, and now it is not. */
 	if (c->state == CHANNEL_OFF && c->ask_us == NEVER_US)
 		c->ask_us = now_us;
-	if (has_name(c)) {
+	if (session_has_channel(s)) {
 		c->n_tries = 0;
 		c->bind_us = now_us;
 	}
@@ -132,7 +132,7 @@ bool session_channel_bind(struct session *s, struct session_send *send, uint64_t
 	struct channel *c = &s->channel;
 	uint8_t socket;
 
-	if (!has_name(c) || now_us < c->bind_us)
+	if (!session_has_channel(s) || now_us < c->bind_us)
 		return false;
 	c->bind_us = NEVER_US;
 	/* Not refreshed, the path would be a trap for when the direct one fails. */
@@ -175,9 +175,9 @@ static void bound(struct session *s, uint64_t now_us)
 
 /* ---- datagrams ---- */
 
-bool session_has_channel(const struct session *s, const uint8_t *name)
+static bool is_our_channel(const struct session *s, const uint8_t *name)
 {
-	return has_name(&s->channel) && memcmp(s->channel.name, name, Q2Q_CHANNEL_BYTES) == 0;
+	return session_has_channel(s) && memcmp(s->channel.name, name, Q2Q_CHANNEL_BYTES) == 0;
 }
 
 static int input(struct session *s, uint8_t *data, size_t n_bytes, uint64_t now_us)
@@ -209,7 +209,7 @@ int session_channel_input(struct session *s, const struct endpoint *from, uint8_
 {
 	int r = -EBADMSG;
 
-	if (n_bytes > Q2Q_CHANNEL_HEADER_BYTES && session_has_channel(s, data + 1) &&
+	if (n_bytes > Q2Q_CHANNEL_HEADER_BYTES && is_our_channel(s, data + 1) &&
 	    endpoint_equal(from, &s->channel.server))
 		r = input(s, data, n_bytes, now_us);
 	if (r < 0)

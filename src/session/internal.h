@@ -218,6 +218,7 @@ void session_paths_drop_direct(struct session *s, uint64_t now_us);
 /* A rendezvous opened: a channel may be asked for. */
 void session_channel_reset(struct session *s, uint64_t now_us);
 void session_channel_clear(struct session *s);
+bool session_has_channel(const struct session *s); /* and it has a name */
 /* The network changed, or the path in use did. */
 void session_channel_check(struct session *s, uint64_t now_us);
 void session_channel_tick(struct session *s, uint64_t now_us);

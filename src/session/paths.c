@@ -233,16 +233,6 @@ void session_path_lost(struct session *s, const struct nat_event *event, uint64_
 
 /* ---- datagrams in ---- */
 
-bool session_has_cid(const struct session *s, const uint8_t cid[static PTCP_CID_BYTES])
-{
-	return s->has_cid && !memcmp(s->local_cid, cid, PTCP_CID_BYTES);
-}
-
-bool session_has_tag(const struct session *s, const uint8_t tag[static NAT_TAG_BYTES])
-{
-	return s->nat && !memcmp(nat_agent_local_tag(s->nat), tag, NAT_TAG_BYTES);
-}
-
 /* A tunnel must not become a path of itself, whatever the peer sends through it. */
 static bool may_be_path(const struct session *s, const struct endpoint *from)
 {

@@ -498,12 +498,6 @@ int session_signal(struct session *s, const char *id, const void *body, size_t n
 	return r;
 }
 
-bool session_has_id(const struct session *s, const char *id)
-{
-	return (s->pending.phase == RENDEZVOUS_ANSWERED && !strcmp(s->pending.id, id)) ||
-	       (s->open.phase == RENDEZVOUS_OPEN && !strcmp(s->open.id, id));
-}
-
 /* ---- the end of one ---- */
 
 /* Signals and relay are gone; what is direct goes on. */

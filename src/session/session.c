@@ -286,6 +286,34 @@ struct ptcp_assoc *session_assoc(struct session *s)
 	return s->state == SESSION_UP || s->state == SESSION_STALLED ? s->assoc : NULL;
 }
 
+/* ---- names ---- */
+
+static struct session_name name_of(enum session_name_kind kind, const void *bytes, size_t n_bytes)
+{
+	struct session_name name = { .kind = (uint8_t)kind };
+
+	memcpy(name.bytes, bytes, n_bytes);
+	return name;
+}
+
+size_t session_names(const struct session *s, struct session_name ret_names[SESSION_NAMES_MAX])
+{
+	size_t n = 0;
+
+	if (s->has_cid)
+		ret_names[n++] = name_of(SESSION_NAME_CID, s->local_cid, PTCP_CID_BYTES);
+	if (s->nat)
+		ret_names[n++] =
+			name_of(SESSION_NAME_TAG, nat_agent_local_tag(s->nat), NAT_TAG_BYTES);
+	if (session_has_channel(s))
+		ret_names[n++] = name_of(SESSION_NAME_CHANNEL, s->channel.name, Q2Q_CHANNEL_BYTES);
+	if (s->pending.phase == RENDEZVOUS_ANSWERED)
+		ret_names[n++] = name_of(SESSION_NAME_ID, s->pending.id, OFFER_ID_BYTES);
+	if (s->open.phase == RENDEZVOUS_OPEN)
+		ret_names[n++] = name_of(SESSION_NAME_ID, s->open.id, OFFER_ID_BYTES);
+	return n;
+}
+
 /* ---- figures ---- */
 
 enum session_state session_state_of(const struct session *s)

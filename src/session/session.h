@@ -273,8 +273,25 @@ int session_channel(struct session *s, const char *id, const uint8_t *name, cons
 		    const struct endpoint *server, uint64_t now_us);
 /* That connection has ended. */
 void session_route_lost(struct session *s, const void *route, uint64_t now_us);
-/* Whether a rendezvous of this id is ours. */
-bool session_has_id(const struct session *s, const char *id);
+
+/*
+ * What datagrams and signals call a session by, for the caller's index: the connection id of a PTCP
+ * packet, the tag of a probe, the name of a relay channel (bytes 1..8 of each), the id of a
+ * rendezvous. They may change with any input.
+ */
+enum session_name_kind {
+	SESSION_NAME_CID = 1,
+	SESSION_NAME_TAG,
+	SESSION_NAME_CHANNEL,
+	SESSION_NAME_ID,
+	SESSION_NAMES_MAX = 5,
+};
+struct session_name {
+	uint8_t kind;
+	uint8_t bytes[OFFER_ID_BYTES]; /* zeros behind a shorter one */
+};
+/* How many were written. */
+size_t session_names(const struct session *s, struct session_name ret_names[SESSION_NAMES_MAX]);
 
 struct session_signal_out {
 	void *route;
@@ -286,11 +303,6 @@ bool session_next_signal(struct session *s, struct session_signal_out *ret_signa
 
 /* ---- datagrams ---- */
 
-/* Whose is it? Bytes 1..8 of a PTCP packet, or of a probe. */
-bool session_has_cid(const struct session *s, const uint8_t cid[static PTCP_CID_BYTES]);
-bool session_has_tag(const struct session *s, const uint8_t tag[static NAT_TAG_BYTES]);
-/* Bytes 1..8 of a channel's datagram (q2q_channel_kind()). */
-bool session_has_channel(const struct session *s, const uint8_t *name);
 /* One of those; decrypted in place. 0, or it was dropped and counted. */
 int session_channel_input(struct session *s, const struct endpoint *from, uint8_t *data,
 			  size_t n_bytes, uint64_t now_us);

@@ -1,0 +1,67 @@
+/*
+ * What is done now and then, and only where there is something to do: a daemon
+ * whose peers are idle sleeps.
+ */
+#include "daemon/internal.h"
+
+#include <malloc.h>
+
+#define SWEEP_US       (10 * US_PER_S)
+#define SWEEP_IDLE_US  (300 * US_PER_S)
+#define TRIM_BYTES     ((size_t)256 << 10) /* so much freed is worth the work */
+#define TRIM_PAD_BYTES ((size_t)64 << 10)
+#define TRIM_US        (2 * US_PER_S)
+
+/*
+ * Certificates and permissions end by the clock, connections by not being needed: while something
+ * like that may happen soon it is looked for every ten seconds, else every few minutes.
+ */
+static void on_sweep(void *user, uint64_t now_us)
+{
+	struct daemon *d = user;
+	const int64_t until_s = links_sweep(d), now_s = wall_clock_s();
+	uint64_t wait_us = hub_sweep(d) ? SWEEP_US : SWEEP_IDLE_US;
+
+	if (until_s < now_s)
+		wait_us = SWEEP_US;
+	else if (until_s - now_s < (int64_t)(wait_us / US_PER_S))
+		wait_us = (uint64_t)(until_s - now_s + 1) * US_PER_S;
+	net_timer_arm(&d->sweep, now_us + wait_us);
+}
+
+void upkeep_soon(struct daemon *d)
+{
+	const uint64_t due_us = net_loop_now_us(d->loop) + SWEEP_US;
+
+	if (d->sweep.due_us > due_us)
+		net_timer_arm(&d->sweep, due_us);
+}
+
+static void on_trim(void *user, uint64_t now_us)
+{
+	struct daemon *d = user;
+
+	(void)now_us;
+	d->freed_bytes = 0;
+	malloc_trim(TRIM_PAD_BYTES);
+	net_loop_rest(d->loop);
+}
+
+void upkeep_freed(struct daemon *d, size_t n_bytes)
+{
+	d->freed_bytes += n_bytes;
+	if (d->freed_bytes >= TRIM_BYTES && d->trim.due_us == NEVER_US)
+		net_timer_arm(&d->trim, net_loop_now_us(d->loop) + TRIM_US);
+}
+
+void upkeep_start(struct daemon *d)
+{
+	net_timer_init(&d->sweep, d->loop, on_sweep, d);
+	net_timer_init(&d->trim, d->loop, on_trim, d);
+}
+
+void upkeep_stop(struct daemon *d)
+{
+	net_timer_disarm(&d->sweep);
+	net_timer_disarm(&d->trim);
+}
