@@ -106,14 +106,55 @@ struct reader {
 };
 
 struct reader reader_over(const void *data, size_t data_bytes);
-uint8_t reader_u8(struct reader *r);
-uint16_t reader_u16(struct reader *r);
-uint32_t reader_u32(struct reader *r);
-uint64_t reader_u64(struct reader *r);
 /* Borrowed from the buffer under the reader; NULL (and failed) if n_bytes are not there. */
-const uint8_t *reader_bytes(struct reader *r, size_t n_bytes);
+static inline const uint8_t *reader_bytes(struct reader *r, size_t n_bytes)
+{
+	const uint8_t *at = r->data;
+
+	if (r->failed || n_bytes > r->left_bytes) {
+		r->failed = true;
+		return NULL;
+	}
+	if (n_bytes > 0)
+		r->data += n_bytes;
+	r->left_bytes -= n_bytes;
+	return at ? at : (const uint8_t *)"";
+}
+/* The getters of integers are inline: every packet passes a dozen of them. */
+static inline uint64_t reader_be(struct reader *r, size_t n_bytes)
+{
+	const uint8_t *at = reader_bytes(r, n_bytes);
+	uint64_t v = 0;
+
+	for (size_t i = 0; at && i < n_bytes; i++)
+		v = v << 8 | at[i];
+	return v;
+}
+static inline uint8_t reader_u8(struct reader *r)
+{
+	return (uint8_t)reader_be(r, 1);
+}
+static inline uint16_t reader_u16(struct reader *r)
+{
+	return (uint16_t)reader_be(r, 2);
+}
+static inline uint32_t reader_u32(struct reader *r)
+{
+	return (uint32_t)reader_be(r, 4);
+}
+static inline uint64_t reader_u64(struct reader *r)
+{
+	return reader_be(r, 8);
+}
 /* Copies n_bytes out; writes nothing and returns false if they are not there. */
-bool reader_copy(struct reader *r, void *out, size_t n_bytes);
+static inline bool reader_copy(struct reader *r, void *out, size_t n_bytes)
+{
+	const uint8_t *at = reader_bytes(r, n_bytes);
+
+	if (at && n_bytes > 0)
+		memcpy(out, at, n_bytes);
+	return at != NULL;
+}
 /* A QUIC variable-length integer (RFC 9000, section 16). */
 uint64_t reader_varint(struct reader *r);
 /* 0 if nothing failed and nothing is left, else -EBADMSG. */
@@ -128,18 +169,47 @@ struct writer {
 };
 
 struct writer writer_over(void *data, size_t size_bytes);
-void writer_u8(struct writer *w, uint8_t v);
-void writer_u16(struct writer *w, uint16_t v);
-void writer_u32(struct writer *w, uint32_t v);
-void writer_u64(struct writer *w, uint64_t v);
-void writer_bytes(struct writer *w, const void *data, size_t n_bytes);
-/* v must be below 2^62; larger fails. */
-void writer_varint(struct writer *w, uint64_t v);
-size_t varint_bytes(uint64_t v); /* 1, 2, 4 or 8 */
 static inline size_t writer_left(const struct writer *w)
 {
 	return w->size_bytes - w->used_bytes;
 }
+static inline void writer_bytes(struct writer *w, const void *data, size_t n_bytes)
+{
+	if (w->failed || n_bytes > writer_left(w)) {
+		w->failed = true;
+		return;
+	}
+	if (n_bytes > 0)
+		memcpy(w->data + w->used_bytes, data, n_bytes);
+	w->used_bytes += n_bytes;
+}
+static inline void writer_be(struct writer *w, uint64_t v, size_t n_bytes)
+{
+	uint8_t be[8];
+
+	for (size_t i = 0; i < n_bytes; i++)
+		be[i] = (uint8_t)(v >> (8 * (n_bytes - 1 - i)));
+	writer_bytes(w, be, n_bytes);
+}
+static inline void writer_u8(struct writer *w, uint8_t v)
+{
+	writer_be(w, v, 1);
+}
+static inline void writer_u16(struct writer *w, uint16_t v)
+{
+	writer_be(w, v, 2);
+}
+static inline void writer_u32(struct writer *w, uint32_t v)
+{
+	writer_be(w, v, 4);
+}
+static inline void writer_u64(struct writer *w, uint64_t v)
+{
+	writer_be(w, v, 8);
+}
+/* v must be below 2^62; larger fails. */
+void writer_varint(struct writer *w, uint64_t v);
+size_t varint_bytes(uint64_t v); /* 1, 2, 4 or 8 */
 
 /* ---- buffer: a byte queue born with its maximum ----------------------------------- */
 

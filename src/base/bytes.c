@@ -6,61 +6,6 @@ struct reader reader_over(const void *data, size_t data_bytes)
 	return (struct reader){ .data = data, .left_bytes = data_bytes };
 }
 
-const uint8_t *reader_bytes(struct reader *r, size_t n_bytes)
-{
-	const uint8_t *at = r->data;
-
-	if (r->failed || n_bytes > r->left_bytes) {
-		r->failed = true;
-		return NULL;
-	}
-	if (n_bytes > 0)
-		r->data += n_bytes;
-	r->left_bytes -= n_bytes;
-	return at ? at : (const uint8_t *)"";
-}
-
-bool reader_copy(struct reader *r, void *out, size_t n_bytes)
-{
-	const uint8_t *at = reader_bytes(r, n_bytes);
-
-	if (!at)
-		return false;
-	if (n_bytes > 0)
-		memcpy(out, at, n_bytes);
-	return true;
-}
-
-static uint64_t reader_be(struct reader *r, size_t n_bytes)
-{
-	const uint8_t *at = reader_bytes(r, n_bytes);
-	uint64_t v = 0;
-
-	for (size_t i = 0; at && i < n_bytes; i++)
-		v = v << 8 | at[i];
-	return v;
-}
-
-uint8_t reader_u8(struct reader *r)
-{
-	return (uint8_t)reader_be(r, 1);
-}
-
-uint16_t reader_u16(struct reader *r)
-{
-	return (uint16_t)reader_be(r, 2);
-}
-
-uint32_t reader_u32(struct reader *r)
-{
-	return (uint32_t)reader_be(r, 4);
-}
-
-uint64_t reader_u64(struct reader *r)
-{
-	return reader_be(r, 8);
-}
-
 uint64_t reader_varint(struct reader *r)
 {
 	const uint8_t first = reader_u8(r);
@@ -79,46 +24,6 @@ int reader_finish(const struct reader *r)
 struct writer writer_over(void *data, size_t size_bytes)
 {
 	return (struct writer){ .data = data, .size_bytes = size_bytes };
-}
-
-void writer_bytes(struct writer *w, const void *data, size_t n_bytes)
-{
-	if (w->failed || n_bytes > writer_left(w)) {
-		w->failed = true;
-		return;
-	}
-	if (n_bytes > 0)
-		memcpy(w->data + w->used_bytes, data, n_bytes);
-	w->used_bytes += n_bytes;
-}
-
-static void writer_be(struct writer *w, uint64_t v, size_t n_bytes)
-{
-	uint8_t be[8];
-
-	for (size_t i = 0; i < n_bytes; i++)
-		be[i] = (uint8_t)(v >> (8 * (n_bytes - 1 - i)));
-	writer_bytes(w, be, n_bytes);
-}
-
-void writer_u8(struct writer *w, uint8_t v)
-{
-	writer_be(w, v, 1);
-}
-
-void writer_u16(struct writer *w, uint16_t v)
-{
-	writer_be(w, v, 2);
-}
-
-void writer_u32(struct writer *w, uint32_t v)
-{
-	writer_be(w, v, 4);
-}
-
-void writer_u64(struct writer *w, uint64_t v)
-{
-	writer_be(w, v, 8);
 }
 
 size_t varint_bytes(uint64_t v)
