@@ -14,6 +14,7 @@
  *   device.c      its TUN device                  status.c      what people see of it
  *   doctor.c      what is wrong with the network, in words
  *   udp.c         sockets, who gets a datagram    gather.c      our addresses, STUN
+ *   volley.c      many sockets for guessing ports
  *   control.c     the control socket              commands_*.c, enroll.c  what it can do
  *   upkeep.c      now and then
  *   names.c       the socket of libnss_q2q        logring.c     the last lines of the log
@@ -74,6 +75,7 @@ struct peer {
 	uint8_t local4[4]; /* shown instead of the canonical address */
 	struct link *link; /* NULL: nothing goes on */
 	struct vip vip;    /* canonical addresses */
+	struct nat_allowance guesses;
 	TAILQ_ENTRY(peer) entry;
 	UT_hash_handle hh; /* by address.text */
 };
@@ -374,10 +376,23 @@ void udp_stop(struct daemon *d);
 /* A socket on a fresh port for one link; -EMFILE: too many. */
 int udp_open(struct daemon *d, struct link *owner, struct udp_socket **ret_socket);
 void udp_close(struct daemon *d, uint8_t number);
+/* Takes a socket of a volley over as one of that link; -EMFILE: too many. */
+int udp_adopt(struct daemon *d, struct link *owner, struct net_udp *udp,
+	      struct udp_socket **ret_socket);
 /* Where this machine would send from to get there, with the port of that socket. */
 struct endpoint udp_local_for(const struct daemon *d, uint8_t number,
 			      const struct endpoint *remote);
 void udp_send(struct daemon *d, struct link *link, const struct session_send *send);
+
+/* ---- volleys: see NAT_EVENT_WANT_VOLLEY ---- */
+
+struct volley;
+
+/* Opens them for a link, which is told how many there are: none, while another link has some. */
+void volley_open(struct link *link, unsigned n_sockets);
+/* Closes those of that link; NULL: anyone's. */
+void volley_close(struct daemon *d, const struct link *link);
+void volley_send(struct link *link, const struct session_send *send);
 
 /* ---- our addresses ---- */
 
@@ -556,6 +571,7 @@ struct daemon {
 	struct session_scratch *scratch; /* of all sessions */
 	struct ptcp_memory memory;
 	struct udp udp;
+	struct volley *volley; /* NULL: none is open */
 	struct gather gather;
 	struct logring log;
 

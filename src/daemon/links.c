@@ -209,6 +209,12 @@ static void on_session_event(struct link *link, const struct session_event *even
 	case SESSION_EVENT_WANT_SOCKET:
 		want_socket(link);
 		return;
+	case SESSION_EVENT_WANT_VOLLEY:
+		volley_open(link, event->n_sockets);
+		return;
+	case SESSION_EVENT_VOLLEY_DONE:
+		volley_close(link->daemon, link);
+		return;
 	case SESSION_EVENT_SOCKET_UNUSED:
 		if (event->socket != 0)
 			socket_unused(link, event->socket);
@@ -383,6 +389,7 @@ static int make_session(struct link *link)
 		.copy_dscp = link->daemon->options->copy_dscp,
 		.trace = trace,
 		.user = link,
+		.allowance = &link->peer->guesses,
 		.flow_seed = link->daemon->seed,
 	};
 
@@ -499,6 +506,7 @@ void links_free(struct link *link)
 	for (unsigned i = 1; i < UDP_SOCKETS_MAX; i++)
 		if (link->daemon->udp.sockets[i].owner == link)
 			udp_close(link->daemon, (uint8_t)i);
+	volley_close(link->daemon, link);
 	link_device_close(link);
 	net_timer_disarm(&link->timer);
 	net_soon_cancel(&link->pump);

@@ -33,7 +33,8 @@ src_daemon_libdaemon_la_SOURCES = \
 	src/daemon/serverlink.c \
 	src/daemon/status.c \
 	src/daemon/udp.c \
-	src/daemon/upkeep.c
+	src/daemon/upkeep.c \
+	src/daemon/volley.c
 
 sbin_PROGRAMS += src/daemon/q2q-tund
 src_daemon_q2q_tund_SOURCES = src/daemon/daemon.c

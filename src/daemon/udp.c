@@ -95,6 +95,10 @@ void udp_send(struct daemon *d, struct link *link, const struct session_send *se
 		send->socket < UDP_SOCKETS_MAX ? &d->udp.sockets[send->socket] : NULL;
 	int r;
 
+	if (send->volley) {
+		volley_send(link, send);
+		return;
+	}
 	if (!s || !s->udp)
 		return;
 	r = net_udp_send(s->udp, &out);
@@ -126,26 +130,37 @@ struct endpoint udp_local_for(const struct daemon *d, uint8_t number, const stru
 
 /* ---- sockets ---- */
 
-static int open_socket(struct daemon *d, struct udp_socket *s, uint8_t number, uint16_t port)
+static struct net_udp_config config_of(struct udp_socket *s, uint16_t port)
 {
-	const struct net_udp_config config = {
+	return (struct net_udp_config){
 		.bind = { .port = port },
 		.on_packets = on_packets,
 		.on_writable = on_writable,
 		.user = s,
-		.buffer_bytes = number ? 256 * 1024 : 0,
+		.buffer_bytes = s->number ? 256 * 1024 : 0,
 	};
+}
+
+static void socket_opened(struct udp_socket *s)
+{
+	s->local = net_udp_local(s->udp);
+	s->ipv4 = net_udp_has_family(s->udp, FAMILY_IPV4);
+	s->ipv6 = net_udp_has_family(s->udp, FAMILY_IPV6);
+}
+
+static int open_socket(struct daemon *d, struct udp_socket *s, uint8_t number, uint16_t port)
+{
+	struct net_udp_config config;
 	int r;
 
 	*s = (struct udp_socket){ .daemon = d, .number = number };
+	config = config_of(s, port);
 	r = net_udp_new(d->loop, &config, &s->udp);
 	if (r) {
 		s->udp = NULL;
 		return r;
 	}
-	s->local = net_udp_local(s->udp);
-	s->ipv4 = net_udp_has_family(s->udp, FAMILY_IPV4);
-	s->ipv6 = net_udp_has_family(s->udp, FAMILY_IPV6);
+	socket_opened(s);
 	return 0;
 }
 
@@ -167,27 +182,50 @@ int udp_start(struct daemon *d)
 
 void udp_stop(struct daemon *d)
 {
+	volley_close(d, NULL);
 	for (unsigned i = 0; i < UDP_SOCKETS_MAX; i++)
 		udp_close(d, (uint8_t)i);
 }
 
+/* NULL: all are in use. */
+static struct udp_socket *free_socket(struct daemon *d, uint8_t *ret_number)
+{
+	for (unsigned i = 1; i < UDP_SOCKETS_MAX; i++)
+		if (!d->udp.sockets[i].udp) {
+			*ret_number = (uint8_t)i;
+			return &d->udp.sockets[i];
+		}
+	return NULL;
+}
+
 int udp_open(struct daemon *d, struct link *owner, struct udp_socket **ret_socket)
 {
-	int r;
+	uint8_t number;
+	struct udp_socket *s = free_socket(d, &number);
+	const int r = s ? open_socket(d, s, number, 0) : -EMFILE;
 
-	for (unsigned i = 1; i < UDP_SOCKETS_MAX; i++) {
-		struct udp_socket *s = &d->udp.sockets[i];
+	if (r)
+		return r;
+	s->owner = owner;
+	*ret_socket = s;
+	return 0;
+}
 
-		if (s->udp)
-			continue;
-		r = open_socket(d, s, (uint8_t)i, 0);
-		if (r)
-			return r;
-		s->owner = owner;
-		*ret_socket = s;
-		return 0;
-	}
-	return -EMFILE;
+int udp_adopt(struct daemon *d, struct link *owner, struct net_udp *udp,
+	      struct udp_socket **ret_socket)
+{
+	uint8_t number;
+	struct udp_socket *s = free_socket(d, &number);
+	struct net_udp_config config;
+
+	if (!s)
+		return -EMFILE;
+	*s = (struct udp_socket){ .daemon = d, .number = number, .owner = owner, .udp = udp };
+	config = config_of(s, 0);
+	net_udp_hand_over(udp, &config);
+	socket_opened(s);
+	*ret_socket = s;
+	return 0;
 }
 
 void udp_close(struct daemon *d, uint8_t number)

@@ -33,6 +33,7 @@ int nat_agent_new(const struct nat_config *config, uint64_t now_us, struct nat_a
 	}
 	a->round_us = now_us;
 	a->gather_us = a->answer_us = a->retry_us = NEVER_US;
+	a->guess_us = a->guess.due_us = NEVER_US;
 	a->signal_delay_us = NAT_SIGNAL_DELAY_US;
 	*ret_agent = a;
 	return 0;
@@ -98,7 +99,7 @@ static void push_simple(struct nat_agent *a, enum nat_event_kind kind)
  */
 
 /* splitmix64: jitter need not be unpredictable. */
-static uint64_t next_random(struct nat_agent *a)
+uint64_t nat_random(struct nat_agent *a)
 {
 	uint64_t z = a->random += UINT64_C(0x9e3779b97f4a7c15);
 
@@ -115,7 +116,7 @@ static uint64_t retry_delay_us(struct nat_agent *a)
 	delay_us = min_u64(delay_us, NAT_RETRY_MAX_US);
 	if (!a->config.controlling)
 		delay_us = delay_us * RETRY_OTHER_NUM / RETRY_OTHER_DEN;
-	return delay_us + next_random(a) % (delay_us * JITTER_PERCENT / 100 + 1);
+	return delay_us + nat_random(a) % (delay_us * JITTER_PERCENT / 100 + 1);
 }
 
 /* The one place that assigns the phase. Deadlines of the phase that is left are off. */
@@ -148,9 +149,16 @@ static const char *why_failed(const struct nat_agent *a)
 	if (ours == NAT_MAPPING_DEPENDENT && theirs == NAT_MAPPING_DEPENDENT)
 		return "both NATs give another port to each destination";
 	if (ours == NAT_MAPPING_DEPENDENT)
-		return "our NAT gives another port to each destination";
+		return a->guess.phase == NAT_GUESS_OVER
+			       ? "our NAT gives another port to each destination, and no guess met "
+				 "one"
+			       : "our NAT gives another port to each destination";
 	if (theirs == NAT_MAPPING_DEPENDENT)
-		return "the peer's NAT gives another port to each destination";
+		return a->guess.phase == NAT_GUESS_OVER
+			       ? "the peer's NAT gives another port to each destination, and no "
+				 "guess "
+				 "met one"
+			       : "the peer's NAT gives another port to each destination";
 	return "no probe was answered: a firewall or a NAT on the way drops them";
 }
 
@@ -206,6 +214,7 @@ void nat_agent_pair_valid(struct nat_agent *a)
 	a->n_failed = 0;
 	a->fresh = false;
 	a->fail_reason = NULL;
+	nat_guess_stop(a, "a path was found");
 	nat_agent_pair_started(a);
 }
 
@@ -215,6 +224,7 @@ static void enter_round(struct nat_agent *a, uint32_t round, uint64_t now_us)
 	a->round_us = now_us;
 	a->signalled = a->listed = false;
 	nat_pairs_stop(a, "a new round");
+	nat_guess_stop(a, "a new round");
 }
 
 /* Both lists are known to both sides, or are on their way. */
@@ -223,6 +233,7 @@ static void start_checks(struct nat_agent *a, uint64_t lead_us, uint64_t now_us)
 	set_phase(a, NAT_CHECKING);
 	nat_budget_renew(a);
 	nat_pairs_start(a, lead_us, now_us);
+	nat_guess_arm(a, now_us + lead_us + NAT_OPENER_LEAD_US + NAT_GUESS_WAIT_US);
 }
 
 /* Our list can go. If the peer's is here, we start, ahead of the peer by the way of the signal. */
@@ -286,18 +297,32 @@ const struct nat_socket *nat_socket_outer(const struct nat_agent *a)
 	return a->n_sockets ? &a->sockets[a->n_sockets - 1] : NULL;
 }
 
+static int socket_add(struct nat_agent *a, const struct nat_socket *s, uint64_t now_us)
+{
+	if (nat_socket_find(a, s->id))
+		return NAT_KNOWN;
+	if (a->n_sockets == NAT_SOCKETS_MAX)
+		return NAT_FULL;
+	a->sockets[a->n_sockets++] = *s;
+	if (a->phase == NAT_CHECKING)
+		nat_pairs_add(a, a->signal_delay_us, now_us);
+	return 0;
+}
+
 int nat_agent_add_socket(struct nat_agent *agent, uint8_t socket, bool ipv4, bool ipv6,
 			 uint64_t now_us)
 {
-	if (nat_socket_find(agent, socket))
-		return NAT_KNOWN;
-	if (agent->n_sockets == NAT_SOCKETS_MAX)
-		return NAT_FULL;
-	agent->sockets[agent->n_sockets++] =
-		(struct nat_socket){ .id = socket, .ipv4 = ipv4, .ipv6 = ipv6 };
-	if (agent->phase == NAT_CHECKING)
-		nat_pairs_add(agent, agent->signal_delay_us, now_us);
-	return 0;
+	const struct nat_socket s = { .id = socket, .ipv4 = ipv4, .ipv6 = ipv6 };
+
+	return socket_add(agent, &s, now_us);
+}
+
+int nat_agent_adopt_socket(struct nat_agent *agent, uint8_t socket, bool ipv4, bool ipv6,
+			   uint64_t now_us)
+{
+	const struct nat_socket s = { .id = socket, .ipv4 = ipv4, .ipv6 = ipv6, .adopted = true };
+
+	return socket_add(agent, &s, now_us);
 }
 
 static void drop_local_of(struct nat_agent *a, uint8_t socket)
@@ -336,6 +361,7 @@ static void note_seen(struct nat_agent *a, const struct nat_candidate *c)
 
 	if (!s || c->kind != NAT_REFLEXIVE || c->endpoint.ip.family != FAMILY_IPV4)
 		return;
+	nat_samples_add(a, c->socket, c->endpoint.port);
 	if (s->seen.ip.family == FAMILY_NONE) {
 		s->seen = c->endpoint;
 		s->seen_by = c->server;
@@ -405,11 +431,13 @@ int nat_agent_add_local(struct nat_agent *agent, const struct nat_candidate *can
 
 void nat_agent_clear_local(struct nat_agent *agent)
 {
-	agent->n_local = 0;
+	agent->n_local = agent->n_samples = 0;
 	for (size_t i = 0; i < agent->n_sockets; i++) {
 		struct nat_socket *s = &agent->sockets[i];
 
-		*s = (struct nat_socket){ .id = s->id, .ipv4 = s->ipv4, .ipv6 = s->ipv6 };
+		*s = (struct nat_socket){
+			.id = s->id, .ipv4 = s->ipv4, .ipv6 = s->ipv6, .adopted = s->adopted
+		};
 	}
 }
 
@@ -432,9 +460,11 @@ static bool is_worth_telling(const struct nat_agent *a, const struct nat_candida
 size_t nat_agent_encode(struct nat_agent *agent, uint8_t *out, size_t out_bytes, uint64_t now_us)
 {
 	struct nat_list list = { .round = agent->round, .mapping = nat_local_mapping(agent) };
-	size_t n_bytes;
+	size_t n_bytes, max = NAT_REMOTE_MAX;
 
-	for (size_t i = 0; i < agent->n_local && list.n_candidates < NAT_REMOTE_MAX; i++)
+	list.has_guess = nat_guess_offer(agent, &list.guess);
+	max -= list.has_guess;
+	for (size_t i = 0; i < agent->n_local && list.n_candidates < max; i++)
 		if (is_worth_telling(agent, &agent->local[i]))
 			list.candidates[list.n_candidates++] = agent->local[i];
 	n_bytes = nat_list_write(&list, out, min_size(out_bytes, NAT_LIST_BYTES_MAX));
@@ -510,8 +540,12 @@ int nat_agent_input_list(struct nat_agent *agent, const uint8_t *data, size_t da
 		return -EBADMSG;
 	if (list.round < agent->round)
 		return NAT_IGNORED;
-	if (list.round == agent->round && agent->listed)
-		return take_trickle(agent, &list, now_us);
+	if (list.round == agent->round && agent->listed) {
+		const int r = take_trickle(agent, &list, now_us);
+
+		nat_guess_input(agent, &list, now_us);
+		return r;
+	}
 	if (list.round > agent->round) {
 		/* Rounds renew the budget, so the peer cannot have them as fast as it likes. */
 		if (agent->listed && now_us < earliest_round_us(agent))
@@ -568,8 +602,9 @@ uint64_t nat_agent_deadline_us(const struct nat_agent *agent)
 {
 	uint64_t due_us = nat_pairs_deadline_us(agent);
 
-	if (agent->phase == NAT_CHECKING && !nat_pairs_active(agent))
+	if (agent->phase == NAT_CHECKING && !nat_pairs_active(agent) && !nat_guess_active(agent))
 		return 0; /* the round is over: tick */
+	due_us = min_u64(due_us, nat_guess_deadline_us(agent));
 	due_us = min_u64(due_us, agent->gather_us);
 	due_us = min_u64(due_us, agent->answer_us);
 	return min_u64(due_us, agent->retry_us);
@@ -578,7 +613,8 @@ uint64_t nat_agent_deadline_us(const struct nat_agent *agent)
 void nat_agent_tick(struct nat_agent *agent, uint64_t now_us)
 {
 	nat_pairs_tick(agent, now_us);
-	if (agent->phase == NAT_CHECKING && !nat_pairs_active(agent))
+	nat_guess_tick(agent, now_us);
+	if (agent->phase == NAT_CHECKING && !nat_pairs_active(agent) && !nat_guess_active(agent))
 		checks_ended(agent, now_us);
 	if (agent->gather_us <= now_us)
 		signal_round(agent, now_us);

@@ -273,6 +273,8 @@ static void pairs_of(struct nat_agent *a, const struct nat_candidate *remote, si
 		struct nat_pair *p;
 
 		/* Each port through our NAT costs openers and probes; the newest one is enough. */
+		if (a->sockets[s].adopted)
+			continue;
 		if (&a->sockets[s] != outer && needs_openers(a, remote, is_same_lan(a, remote)))
 			continue;
 		p = nat_pair_find(a, a->sockets[s].id, &remote->endpoint);
@@ -387,8 +389,8 @@ void nat_budget_renew(struct nat_agent *a)
  * -----------------------------------------------------------------------------------------------
  */
 
-static bool send_message(struct nat_agent *a, uint8_t socket, const struct endpoint *to,
-			 const struct nat_wire *m, struct nat_send *ret_send)
+bool nat_message_write(struct nat_agent *a, uint8_t socket, const struct endpoint *to,
+		       const struct nat_wire *m, struct nat_send *ret_send)
 {
 	*ret_send = (struct nat_send){ .socket = socket, .to = *to, .data_bytes = NAT_PROBE_BYTES };
 	if (nat_wire_write(&a->keys, m, ret_send->data) < 0)
@@ -408,7 +410,7 @@ static bool send_probe(struct nat_agent *a, struct nat_pair *p, struct nat_send 
 		(struct nat_outstanding){ .transaction = m.transaction, .sent_us = now_us };
 	p->next_outstanding = (p->next_outstanding + 1) % NAT_OUTSTANDING_MAX;
 	p->last_sent_us = now_us;
-	return send_message(a, p->socket, &p->remote, &m, ret_send);
+	return nat_message_write(a, p->socket, &p->remote, &m, ret_send);
 }
 
 static bool send_ack(struct nat_agent *a, struct nat_send *ret_send)
@@ -421,7 +423,7 @@ static bool send_ack(struct nat_agent *a, struct nat_send *ret_send)
 
 		memmove(a->acks, a->acks + 1, --a->n_acks * sizeof(a->acks[0]));
 		if (budget_take(a, &ack.to.ip, true) &&
-		    send_message(a, ack.socket, &ack.to, &m, ret_send))
+		    nat_message_write(a, ack.socket, &ack.to, &m, ret_send))
 			return true;
 	}
 	return false;
@@ -498,7 +500,7 @@ static bool send_due_probe(struct nat_agent *a, struct nat_send *ret_send, uint6
 bool nat_agent_output(struct nat_agent *agent, struct nat_send *ret_send, uint64_t now_us)
 {
 	return send_ack(agent, ret_send) || send_due_opener(agent, ret_send, now_us) ||
-	       send_due_probe(agent, ret_send, now_us);
+	       send_due_probe(agent, ret_send, now_us) || nat_guess_output(agent, ret_send, now_us);
 }
 
 uint64_t nat_pairs_deadline_us(const struct nat_agent *a)

@@ -9,6 +9,7 @@
 #define NAT_ADDRESSES_MAX   48
 #define NAT_WINDOW_WORDS    16
 #define NAT_MAC_BYTES       16
+#define NAT_SAMPLES_MAX     16
 
 /* ---- wire ----------------------------------------------------------------------------- */
 
@@ -35,12 +36,22 @@ int nat_wire_write(const struct nat_keys *keys, const struct nat_wire *m,
 int nat_wire_read(const struct nat_keys *keys, const uint8_t *data, size_t data_bytes,
 		  struct nat_wire *ret_m);
 
+/* Ports that are open for guesses; doc/nat.md, section 8. */
+struct nat_guess_offer {
+	struct endpoint towards; /* of the receiver: who may come in */
+	uint16_t n_ports;
+	uint16_t from, to;   /* where they probably are */
+	uint16_t next, step; /* step 0: not in sequence */
+};
+
 /* A candidate list; doc/nat.md, section 3. */
 struct nat_list {
 	uint32_t round;
 	enum nat_mapping mapping;
 	size_t n_candidates;
 	struct nat_candidate candidates[NAT_REMOTE_MAX];
+	bool has_guess;
+	struct nat_guess_offer guess;
 };
 
 size_t nat_list_write(const struct nat_list *list, uint8_t *out, size_t out_bytes);
@@ -51,6 +62,7 @@ int nat_list_read(const uint8_t *data, size_t data_bytes, struct nat_list *ret_l
 struct nat_socket {
 	uint8_t id;
 	bool ipv4, ipv6;
+	bool adopted; /* of a volley: for those that have met it */
 	/* What STUN servers saw of it, IPv4: two that differ give a symmetric NAT away. */
 	struct endpoint seen, seen_by;
 	bool seen_twice, seen_other;
@@ -91,6 +103,37 @@ struct nat_ack {
 	uint8_t socket;
 	struct endpoint to;
 	uint64_t transaction;
+};
+
+/* A port that a STUN server saw, in the order in which they were told. */
+struct nat_sample {
+	uint8_t socket;
+	uint16_t port;
+};
+
+struct nat_range {
+	uint16_t from;
+	unsigned n_ports, start, stride;
+};
+
+enum nat_guess_phase {
+	NAT_GUESS_NONE,
+	NAT_GUESS_WANTED,  /* hard: the caller opens sockets */
+	NAT_GUESS_OPENING, /* hard: the first datagrams are leaving */
+	NAT_GUESS_OPEN,    /* hard: the peer knows, its guesses are on their way */
+	NAT_GUESS_PROBING, /* easy */
+	NAT_GUESS_WAITING, /* easy: all probes are out */
+	NAT_GUESS_OVER,    /* until the next round */
+};
+
+struct nat_guess {
+	enum nat_guess_phase phase;
+	struct endpoint target; /* the peer's outside */
+	uint64_t due_us;
+	unsigned n_sockets, n_sent, n_hits;
+	uint8_t socket; /* easy */
+	uint16_t next, step;
+	struct nat_range likely, all;
 };
 
 /*
@@ -151,6 +194,12 @@ struct nat_agent {
 	size_t n_acks;
 	uint64_t pace_us; /* no probe before this */
 
+	struct nat_sample samples[NAT_SAMPLES_MAX];
+	size_t n_samples;
+	struct nat_guess guess;
+	uint64_t guess_us; /* when to consider it in this round; NEVER_US: not (again) */
+	const char *guess_reason;
+
 	uint64_t next_transaction;
 	uint64_t seen_top; /* the peer's largest transaction; the window below it follows */
 	uint64_t seen[NAT_WINDOW_WORDS];
@@ -158,7 +207,7 @@ struct nat_agent {
 	struct nat_event events[NAT_EVENTS_MAX];
 	size_t first_event, n_events;
 
-	uint64_t n_refused, n_bad, n_replayed, n_sent, n_over_budget;
+	uint64_t n_refused, n_bad, n_replayed, n_sent, n_over_budget, n_guessed;
 };
 
 void nat_event_push(struct nat_agent *a, const struct nat_event *event);
@@ -166,6 +215,7 @@ struct nat_socket *nat_socket_find(struct nat_agent *a, uint8_t id);
 /* The newest one that STUN servers have seen: what goes through our NAT goes by this one. */
 const struct nat_socket *nat_socket_outer(const struct nat_agent *a);
 enum nat_mapping nat_local_mapping(const struct nat_agent *a);
+uint64_t nat_random(struct nat_agent *a);
 
 /* ---- pairs: check.c ------------------------------------------------------------------------ */
 
@@ -188,6 +238,27 @@ uint64_t nat_pairs_deadline_us(const struct nat_agent *a);
 void nat_pairs_tick(struct nat_agent *a, uint64_t now_us);
 /* A new round: the budget is full again. */
 void nat_budget_renew(struct nat_agent *a);
+
+/* Writes one message, to be sent now. False: the MAC failed. */
+bool nat_message_write(struct nat_agent *a, uint8_t socket, const struct endpoint *to,
+		       const struct nat_wire *m, struct nat_send *ret_send);
+
+/* ---- guessing ports: guess.c ------------------------------------------------------------------
+ */
+
+void nat_samples_add(struct nat_agent *a, uint8_t socket, uint16_t port);
+enum nat_allocation nat_local_allocation(const struct nat_agent *a);
+/* A round's checks begin; guessing may begin at that time. */
+void nat_guess_arm(struct nat_agent *a, uint64_t at_us);
+void nat_guess_stop(struct nat_agent *a, const char *because);
+bool nat_guess_active(const struct nat_agent *a);
+/* What our list says of it, if anything. */
+bool nat_guess_offer(const struct nat_agent *a, struct nat_guess_offer *ret_offer);
+/* The peer's list may ask for guesses. */
+void nat_guess_input(struct nat_agent *a, const struct nat_list *list, uint64_t now_us);
+bool nat_guess_output(struct nat_agent *a, struct nat_send *ret_send, uint64_t now_us);
+uint64_t nat_guess_deadline_us(const struct nat_agent *a);
+void nat_guess_tick(struct nat_agent *a, uint64_t now_us);
 
 /* The agent's reaction to what checking found: agent.c. */
 void nat_agent_pair_started(struct nat_agent *a);

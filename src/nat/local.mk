@@ -5,6 +5,7 @@ src_nat_libnat_la_SOURCES = \
 	src/nat/internal.h \
 	src/nat/agent.c \
 	src/nat/check.c \
+	src/nat/guess.c \
 	src/nat/policy.c \
 	src/nat/status.c \
 	src/nat/wire.c

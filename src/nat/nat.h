@@ -44,6 +44,16 @@ enum {
 	 * when it is in vain. So nobody, the peer included, can aim more than that at others.
 	 */
 	NAT_BUDGET = 20,
+	/*
+	 * Guessing ports (guess.c) costs more than that, so it has an allowance of its own: of one
+	 * peer and hour, both kinds of datagrams counted. It begins only after both sides said,
+	 * in sealed lists, that one NAT maps per destination and the other does not.
+	 */
+	NAT_GUESS_SOCKETS = 256,    /* of the side whose NAT is to be guessed */
+	NAT_GUESS_SOCKETS_FEW = 32, /* the same, where it gives ports out in sequence */
+	NAT_GUESS_PROBES = 1024,    /* of the other side, in one round */
+	NAT_GUESS_HITS_MAX = 4,     /* sockets that may be met */
+	NAT_GUESS_ALLOWANCE = 2048,
 };
 
 #define NAT_PACE_US              (20 * US_PER_MS)  /* between two probes of one agent */
@@ -56,6 +66,12 @@ enum {
 #define NAT_RETRY_FIRST_US       (2 * US_PER_S) /* after the first failed round; doubles */
 #define NAT_RETRY_MAX_US         (300 * US_PER_S)
 #define NAT_FRESH_SOCKET_WAIT_US (2 * US_PER_S)
+
+#define NAT_GUESS_WAIT_US        (500 * US_PER_MS) /* ordinary probes come first */
+#define NAT_GUESS_OPEN_PACE_US   500
+#define NAT_GUESS_PROBE_PACE_US  (2 * US_PER_MS)
+#define NAT_GUESS_LIFE_US        (6 * US_PER_S) /* the sockets stay open for the guesses */
+#define NAT_ALLOWANCE_US         (3600 * US_PER_S)
 
 /* ---- candidates ---------------------------------------------------------------------- */
 
@@ -86,6 +102,15 @@ enum nat_mapping {
 };
 const char *nat_mapping_name(enum nat_mapping mapping);
 
+/* In what order a NAT that maps per destination gives out its ports. */
+enum nat_allocation {
+	NAT_ALLOCATION_UNKNOWN,
+	NAT_ALLOCATION_SEQUENTIAL,
+	NAT_ALLOCATION_RANDOM,
+	NAT_ALLOCATION_COUNT,
+};
+const char *nat_allocation_name(enum nat_allocation allocation);
+
 /*
  * What the peer may aim us at. 0, or NAT_REFUSED with the reason in *ret_why (a constant
  * string, may be NULL). Refused are: unspecified, multicast, broadcast (255.255.255.255),
@@ -108,6 +133,13 @@ int nat_endpoint_check(const struct endpoint *e, bool allow_loopback, const char
 typedef int nat_mac_fn(const void *key, size_t key_bytes, const void *data, size_t n_bytes,
 		       uint8_t out[32]);
 
+/* What guessing ports with one peer has cost. It outlives agents and rendezvous, or the peer could
+ * renew it; begins zeroed. */
+struct nat_allowance {
+	uint64_t since_us;
+	unsigned n_used;
+};
+
 struct nat_config {
 	bool controlling; /* true on exactly one side: the one that asked for the rendezvous */
 	uint8_t key[NAT_KEY_BYTES]; /* secret; known to the two sides only, new per rendezvous */
@@ -120,6 +152,7 @@ struct nat_config {
 	void (*trace)(void *user, uint8_t socket, const struct endpoint *remote, const char *from,
 		      const char *to, const char *because);
 	void *user;
+	struct nat_allowance *allowance; /* outlives the agent; NULL: no port is guessed */
 };
 
 enum nat_event_kind {
@@ -138,6 +171,11 @@ enum nat_event_kind {
 	NAT_EVENT_SOCKET_UNUSED,
 	/* A round ended without any valid pair; `reason` says what was seen. */
 	NAT_EVENT_ROUND_FAILED,
+	/* Open n_sockets UDP sockets, each on a port of its own, apart from the others: they are
+	 * named by their index, 0 up. Then nat_agent_volley_opened(). */
+	NAT_EVENT_WANT_VOLLEY,
+	/* Close those that were not taken over. */
+	NAT_EVENT_VOLLEY_DONE,
 	NAT_EVENT_KIND_COUNT,
 };
 const char *nat_event_kind_name(enum nat_event_kind kind);
@@ -152,6 +190,7 @@ struct nat_event {
 	uint64_t rtt_us;        /* PAIR_VALID */
 	uint64_t retry_us;      /* ROUND_FAILED: when we try again */
 	const char *reason;     /* PAIR_LOST, ROUND_FAILED: a constant string */
+	unsigned n_sockets;     /* WANT_VOLLEY */
 };
 
 /* One datagram to send. Losing it is fine. */
@@ -159,6 +198,8 @@ struct nat_send {
 	uint8_t socket;
 	struct endpoint to;
 	uint8_t ttl; /* 0: the system's */
+	bool volley; /* from the volley's socket of this index, not from `socket` */
+	uint16_t volley_index;
 	size_t data_bytes;
 	uint8_t data[NAT_PROBE_BYTES];
 };
@@ -178,6 +219,15 @@ void nat_agent_set_signal_delay(struct nat_agent *agent, uint64_t delay_us);
 int nat_agent_add_socket(struct nat_agent *agent, uint8_t socket, bool ipv4, bool ipv6,
 			 uint64_t now_us);
 void nat_agent_remove_socket(struct nat_agent *agent, uint8_t socket, uint64_t now_us);
+
+/* What WANT_VOLLEY asked for: how many there are now; 0: none. */
+void nat_agent_volley_opened(struct nat_agent *agent, unsigned n_sockets, uint64_t now_us);
+/* A datagram arrived on a volley's socket. True: it is the peer's. Give the socket a number, take
+ * it over with nat_agent_adopt_socket(), then give the datagram to nat_agent_input(). */
+bool nat_agent_volley_input(struct nat_agent *agent, const uint8_t *data, size_t data_bytes);
+/* As nat_agent_add_socket(), for one that is good for the address that has met it alone. */
+int nat_agent_adopt_socket(struct nat_agent *agent, uint8_t socket, bool ipv4, bool ipv6,
+			   uint64_t now_us);
 
 /* A candidate of ours. 0, NAT_KNOWN, NAT_FULL, or NAT_REFUSED: not fit to be told. After the first
  * list was sent it travels as a trickle (NAT_EVENT_SIGNAL). */
@@ -242,12 +292,17 @@ struct nat_status {
 	unsigned round;
 	bool started, checking, connected;
 	enum nat_mapping local_mapping, remote_mapping;
+	enum nat_allocation local_allocation;
 	size_t n_local, n_remote, n_pairs, n_valid;
 	uint64_t n_refused; /* candidates of the peer that policy kept out */
 	uint64_t n_bad;     /* datagrams that were not authentic */
 	uint64_t n_replayed, n_sent, n_over_budget;
 	uint64_t retry_us;  /* NEVER_US: none planned */
-	const char *reason; /* one line for people, a constant string */
+	bool guessing;      /* ports of a NAT are being guessed */
+	uint64_t n_guessed; /* probes that cost */
+	const char
+		*guess_reason; /* how the last guessing ended, or why none began; NULL: neither */
+	const char *reason;    /* one line for people, a constant string */
 };
 struct nat_status nat_agent_status(const struct nat_agent *agent);
 /* In order of priority. The number written. */

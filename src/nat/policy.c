@@ -30,6 +30,18 @@ const char *nat_mapping_name(enum nat_mapping mapping)
 	return mapping < NAT_MAPPING_COUNT ? names[mapping] : "?";
 }
 
+const char *nat_allocation_name(enum nat_allocation allocation)
+{
+	static const char *const names[] = {
+		[NAT_ALLOCATION_UNKNOWN] = "unknown",
+		[NAT_ALLOCATION_SEQUENTIAL] = "sequential",
+		[NAT_ALLOCATION_RANDOM] = "random",
+	};
+
+	static_assert(ARRAY_SIZE(names) == NAT_ALLOCATION_COUNT, "a name for each");
+	return allocation < NAT_ALLOCATION_COUNT ? names[allocation] : "?";
+}
+
 const char *nat_pair_state_name(enum nat_pair_state state)
 {
 	static const char *const names[] = {
@@ -51,6 +63,8 @@ const char *nat_event_kind_name(enum nat_event_kind kind)
 		[NAT_EVENT_WANT_FRESH_SOCKET] = "want fresh socket",
 		[NAT_EVENT_SOCKET_UNUSED] = "socket unused",
 		[NAT_EVENT_ROUND_FAILED] = "round failed",
+		[NAT_EVENT_WANT_VOLLEY] = "want volley",
+		[NAT_EVENT_VOLLEY_DONE] = "volley done",
 	};
 
 	static_assert(ARRAY_SIZE(names) == NAT_EVENT_KIND_COUNT, "a name for each");

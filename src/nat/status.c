@@ -11,6 +11,8 @@ static const char *reason_of(const struct nat_agent *a)
 	case NAT_SIGNALLED:
 		return "waiting for the peer's answer";
 	case NAT_CHECKING:
+		if (nat_guess_active(a))
+			return "guessing ports of a NAT that has another one for each destination";
 		return nat_pairs_announced(a) ? "works; better paths are still tried" : "probing";
 	case NAT_RESTING:
 		return a->fail_reason ? a->fail_reason : "trying again shortly";
@@ -30,6 +32,10 @@ struct nat_status nat_agent_status(const struct nat_agent *agent)
 		.connected = nat_pairs_announced(agent),
 		.local_mapping = nat_local_mapping(agent),
 		.remote_mapping = agent->remote_mapping,
+		.local_allocation = nat_local_allocation(agent),
+		.guessing = nat_guess_active(agent),
+		.n_guessed = agent->n_guessed,
+		.guess_reason = agent->guess_reason,
 		.n_local = agent->n_local,
 		.n_remote = agent->n_remote,
 		.n_pairs = agent->n_pairs,

@@ -6,6 +6,7 @@
 #define LIST_VERSION     1
 #define MAC_OUTPUT_BYTES 32
 #define ADDRESS_BYTES    16
+#define KIND_GUESS       6 /* beside enum nat_candidate_kind */
 
 static int derive(nat_mac_fn *mac, const uint8_t *key, const char *label, uint8_t out[32])
 {
@@ -107,6 +108,37 @@ static void write_candidate(struct writer *w, const struct nat_candidate *c)
 	writer_bytes(w, c->endpoint.ip.bytes, address_bytes);
 }
 
+static void write_guess(struct writer *w, const struct nat_guess_offer *guess)
+{
+	writer_u8(w, KIND_GUESS);
+	writer_u8(w, 16);
+	writer_u16(w, guess->towards.port);
+	writer_bytes(w, guess->towards.ip.bytes, 4);
+	writer_u16(w, guess->n_ports);
+	writer_u16(w, guess->from);
+	writer_u16(w, guess->to);
+	writer_u16(w, guess->next);
+	writer_u16(w, guess->step);
+}
+
+static int read_guess(struct reader value, struct nat_list *list)
+{
+	struct nat_guess_offer guess = { .towards.ip.family = FAMILY_IPV4 };
+
+	guess.towards.port = reader_u16(&value);
+	reader_copy(&value, guess.towards.ip.bytes, 4);
+	guess.n_ports = reader_u16(&value);
+	guess.from = reader_u16(&value);
+	guess.to = reader_u16(&value);
+	guess.next = reader_u16(&value);
+	guess.step = reader_u16(&value);
+	if (reader_finish(&value) < 0 || guess.from > guess.to || guess.n_ports == 0)
+		return -EBADMSG;
+	list->guess = guess;
+	list->has_guess = true;
+	return 0;
+}
+
 size_t nat_list_write(const struct nat_list *list, uint8_t *out, size_t out_bytes)
 {
 	struct writer w = writer_over(out, out_bytes);
@@ -114,9 +146,11 @@ size_t nat_list_write(const struct nat_list *list, uint8_t *out, size_t out_byte
 	writer_u8(&w, LIST_VERSION);
 	writer_u32(&w, list->round);
 	writer_u8(&w, (uint8_t)list->mapping);
-	writer_u8(&w, (uint8_t)list->n_candidates);
+	writer_u8(&w, (uint8_t)(list->n_candidates + list->has_guess));
 	for (size_t i = 0; i < list->n_candidates; i++)
 		write_candidate(&w, &list->candidates[i]);
+	if (list->has_guess)
+		write_guess(&w, &list->guess);
 	return w.failed ? 0 : w.used_bytes;
 }
 
@@ -164,6 +198,9 @@ int nat_list_read(const uint8_t *data, size_t data_bytes, struct nat_list *ret_l
 		const uint8_t kind = reader_u8(&r), length = reader_u8(&r);
 		const uint8_t *value = reader_bytes(&r, length);
 
+		if (!r.failed && kind == KIND_GUESS &&
+		    read_guess(reader_over(value, length), &list) < 0)
+			return -EBADMSG;
 		if (r.failed || !is_listed_kind(kind))
 			continue; /* kinds to come are skipped */
 		if (read_candidate(reader_over(value, length), kind,

@@ -161,6 +161,8 @@ struct net_udp_stats {
  */
 int net_udp_new(struct net_loop *loop, const struct net_udp_config *config,
 		struct net_udp **ret_udp);
+/* The socket has another owner: callbacks and buffers are those of `to` from now on. */
+void net_udp_hand_over(struct net_udp *udp, const struct net_udp_config *to);
 void net_udp_free(struct net_udp *udp); /* NULL is fine; what waits is dropped */
 /* Port as bound; the address is FAMILY_NONE for a socket on every address. */
 struct endpoint net_udp_local(const struct net_udp *udp);

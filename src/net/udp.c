@@ -157,6 +157,14 @@ int net_udp_new(struct net_loop *loop, const struct net_udp_config *config,
 	return 0;
 }
 
+void net_udp_hand_over(struct net_udp *udp, const struct net_udp_config *to)
+{
+	udp->config.on_packets = to->on_packets;
+	udp->config.on_writable = to->on_writable;
+	udp->config.user = to->user;
+	set_buffers(udp->fd, to->buffer_bytes);
+}
+
 static void pending_drop(struct net_udp *udp, struct pending *p)
 {
 	TAILQ_REMOVE(&udp->pending, p, entry);

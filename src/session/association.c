@@ -263,6 +263,17 @@ static void on_nat_event(struct session *s, const struct nat_event *event, uint6
 	case NAT_EVENT_WANT_FRESH_SOCKET:
 		session_event_push(s, &out);
 		return;
+	case NAT_EVENT_WANT_VOLLEY:
+		s->has_volley = true;
+		out.type = SESSION_EVENT_WANT_VOLLEY;
+		out.n_sockets = event->n_sockets;
+		session_event_push(s, &out);
+		return;
+	case NAT_EVENT_VOLLEY_DONE:
+		s->has_volley = false;
+		out.type = SESSION_EVENT_VOLLEY_DONE;
+		session_event_push(s, &out);
+		return;
 	case NAT_EVENT_SOCKET_UNUSED:
 		out.type = SESSION_EVENT_SOCKET_UNUSED;
 		out.socket = event->socket;

@@ -136,6 +136,7 @@ struct session {
 	struct crypto_cert *assoc_cert; /* the peer's, as the rendezvous told */
 
 	struct nat_agent *nat;
+	bool has_volley; /* asked for, and not given back */
 	struct socket_info sockets[SESSION_SOCKETS_MAX];
 	size_t n_sockets;
 	struct nat_candidate locals[NAT_LOCAL_MAX];
@@ -197,6 +198,7 @@ void rendezvous_fail(struct session *s, enum session_why why, const char *text, 
 void rendezvous_trickle(struct session *s, uint64_t now_us);
 void rendezvous_close(struct session *s, uint64_t now_us);
 struct keys_rendezvous rendezvous_keys(const struct session *s, const struct rendezvous *r);
+void rendezvous_drop_agent(struct session *s);
 int rendezvous_make_agent(struct session *s, uint64_t now_us);
 
 /* paths.c */

@@ -297,6 +297,8 @@ static bool output_nat(struct session *s, struct session_send *send, uint64_t no
 		.socket = s->nat_send.socket,
 		.to = s->nat_send.to,
 		.ttl = s->nat_send.ttl,
+		.volley = s->nat_send.volley,
+		.volley_index = s->nat_send.volley_index,
 		.data = s->nat_send.data,
 		.n_bytes = s->nat_send.data_bytes,
 	};

@@ -212,6 +212,17 @@ static void learn_signal_delay(struct session *s, uint64_t now_us)
 
 /* ---- open ---- */
 
+void rendezvous_drop_agent(struct session *s)
+{
+	const struct session_event event = { .type = SESSION_EVENT_VOLLEY_DONE };
+
+	nat_agent_free(s->nat);
+	s->nat = NULL;
+	if (s->has_volley)
+		session_event_push(s, &event);
+	s->has_volley = false;
+}
+
 int rendezvous_make_agent(struct session *s, uint64_t now_us)
 {
 	const struct keys_rendezvous keys = rendezvous_keys(s, &s->open);
@@ -221,11 +232,11 @@ int rendezvous_make_agent(struct session *s, uint64_t now_us)
 		.allow_loopback = s->config.allow_loopback,
 		.refuse = s->config.refuse,
 		.user = s->config.user,
+		.allowance = s->config.allowance,
 	};
 	int r;
 
-	nat_agent_free(s->nat);
-	s->nat = NULL;
+	rendezvous_drop_agent(s);
 	if (s->path_mode == SESSION_PATH_RELAY)
 		return 0;
 	r = keys_probe(&keys, config.key);
@@ -276,8 +287,7 @@ void rendezvous_close(struct session *s, uint64_t now_us)
 	session_channel_clear(s);
 	drop_signals(s);
 	rendezvous_clear(&s->open);
-	nat_agent_free(s->nat);
-	s->nat = NULL;
+	rendezvous_drop_agent(s);
 }
 
 /* ---- requester ---- */

@@ -144,8 +144,7 @@ void session_set_path_mode(struct session *s, enum session_path_mode mode, uint6
 	if (s->assoc)
 		ptcp_set_relay_allowed(
 			s->assoc, mode == SESSION_PATH_AUTO || mode == SESSION_PATH_RELAY, now_us);
-	nat_agent_free(s->nat);
-	s->nat = NULL;
+	rendezvous_drop_agent(s);
 	if (mode == SESSION_PATH_RELAY)
 		session_paths_drop_direct(s, now_us);
 	session_channel_check(s, now_us);
@@ -156,20 +155,50 @@ void session_set_path_mode(struct session *s, enum session_path_mode mode, uint6
 
 /* ---- sockets and candidates ---- */
 
-int session_add_socket(struct session *s, uint8_t socket, bool ipv4, bool ipv6, uint64_t now_us)
+/* In place of an older one of that number. */
+static int add_socket(struct session *s, uint8_t socket, bool ipv4, bool ipv6, uint64_t now_us)
 {
-	for (size_t i = 0; i < s->n_sockets; i++)
-		if (s->sockets[i].socket == socket && s->sockets[i].ipv4 == ipv4 &&
-		    s->sockets[i].ipv6 == ipv6)
-			return 0;
 	session_remove_socket(s, socket, now_us);
 	if (s->n_sockets == SESSION_SOCKETS_MAX)
 		return -ENOBUFS;
 	s->sockets[s->n_sockets++] =
 		(struct socket_info){ .socket = socket, .ipv4 = ipv4, .ipv6 = ipv6 };
-	if (s->nat)
-		nat_agent_add_socket(s->nat, socket, ipv4, ipv6, now_us);
 	return 0;
+}
+
+int session_add_socket(struct session *s, uint8_t socket, bool ipv4, bool ipv6, uint64_t now_us)
+{
+	int r;
+
+	for (size_t i = 0; i < s->n_sockets; i++)
+		if (s->sockets[i].socket == socket && s->sockets[i].ipv4 == ipv4 &&
+		    s->sockets[i].ipv6 == ipv6)
+			return 0;
+	r = add_socket(s, socket, ipv4, ipv6, now_us);
+	if (r == 0 && s->nat)
+		nat_agent_add_socket(s->nat, socket, ipv4, ipv6, now_us);
+	return r;
+}
+
+int session_adopt_socket(struct session *s, uint8_t socket, bool ipv4, bool ipv6, uint64_t now_us)
+{
+	const int r = add_socket(s, socket, ipv4, ipv6, now_us);
+
+	if (r == 0 && s->nat)
+		nat_agent_adopt_socket(s->nat, socket, ipv4, ipv6, now_us);
+	return r;
+}
+
+void session_volley_opened(struct session *s, unsigned n_sockets, uint64_t now_us)
+{
+	if (s->nat)
+		nat_agent_volley_opened(s->nat, n_sockets, now_us);
+	session_pull(s, now_us);
+}
+
+bool session_volley_input(struct session *s, const uint8_t *data, size_t n_bytes)
+{
+	return s->nat && nat_agent_volley_input(s->nat, data, n_bytes);
 }
 
 void session_remove_socket(struct session *s, uint8_t socket, uint64_t now_us)

@@ -181,6 +181,7 @@ struct session_config {
 	bool copy_dscp;       /* of packets to the datagrams that carry them; else those have 0 */
 	uint64_t liveness_us; /* 0: PTCP's default */
 	struct ptcp_memory *memory; /* shared by all sessions; NULL: no common bound */
+	struct nat_allowance *allowance; /* the peer's, see nat.h; may be NULL */
 	struct hash_seed flow_seed;
 };
 
@@ -213,6 +214,11 @@ void session_set_device(struct session *s, const struct tun_addresses *shown, ui
 
 int session_add_socket(struct session *s, uint8_t socket, bool ipv4, bool ipv6, uint64_t now_us);
 void session_remove_socket(struct session *s, uint8_t socket, uint64_t now_us);
+/* A volley's sockets, as in nat.h: opened; does this datagram belong to us; the socket that it came to
+ * has this number now. */
+void session_volley_opened(struct session *s, unsigned n_sockets, uint64_t now_us);
+bool session_volley_input(struct session *s, const uint8_t *data, size_t n_bytes);
+int session_adopt_socket(struct session *s, uint8_t socket, bool ipv4, bool ipv6, uint64_t now_us);
 int session_add_local(struct session *s, const struct nat_candidate *candidate, uint64_t now_us);
 void session_clear_local(struct session *s);
 void session_gathered(struct session *s, uint64_t now_us);
@@ -317,6 +323,8 @@ struct session_send {
 	struct endpoint to;
 	size_t segment_bytes; /* 0: one datagram */
 	uint8_t ttl, ecn, dscp;
+	bool volley; /* from the volley's socket of that index, not from `socket` */
+	uint16_t volley_index;
 	uint32_t path_id; /* for session_too_big() */
 	/* relay */
 	void *route;
@@ -359,6 +367,8 @@ enum session_event_type {
 	SESSION_EVENT_TUN_ROOM,      /* read the device again */
 	SESSION_EVENT_WANT_SOCKET,   /* as NAT_EVENT_WANT_FRESH_SOCKET */
 	SESSION_EVENT_SOCKET_UNUSED, /* as NAT_EVENT_SOCKET_UNUSED: socket */
+	SESSION_EVENT_WANT_VOLLEY,   /* as NAT_EVENT_WANT_VOLLEY: n_sockets */
+	SESSION_EVENT_VOLLEY_DONE,   /* as NAT_EVENT_VOLLEY_DONE */
 	SESSION_EVENT_CHANNEL,       /* send `q2q-tun-channel` with channel.id by channel.route */
 	SESSION_EVENT_CONN,          /* conn */
 	SESSION_EVENT_TYPE_COUNT,
@@ -379,6 +389,7 @@ struct session_event {
 			struct endpoint remote;
 		} pong;
 		uint8_t socket;
+		unsigned n_sockets;
 		struct {
 			void *route;
 			char id[OFFER_ID_BYTES + 1];
