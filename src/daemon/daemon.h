@@ -37,6 +37,7 @@ struct daemon_options {
 	char *stun[DAEMON_STUN_MAX]; /* "host:port" */
 	size_t n_stun;
 	bool copy_dscp;  /* of inner packets to outer ones */
+	bool parity;     /* repair by it where it pays */
 	bool accept_new; /* trust new domains and peers without asking */
 	struct daemon_domain domains[DAEMON_DOMAINS_MAX];
 	size_t n_domains;

@@ -387,6 +387,7 @@ static int make_session(struct link *link)
 		.random_bytes = daemon_random,
 		.refuse = refuse_address,
 		.copy_dscp = link->daemon->options->copy_dscp,
+		.parity = link->daemon->options->parity,
 		.trace = trace,
 		.user = link,
 		.allowance = &link->peer->guesses,

@@ -17,6 +17,7 @@ struct loaded {
 	uint64_t port;
 	int log_level;    /* index into log_levels */
 	int dscp;         /* index into dscp_rules */
+	int parity;       /* index into parity_rules */
 	int aead_backend; /* enum crypto_aead_backend */
 	bool accept_new;
 	struct conf_list stun;
@@ -27,6 +28,7 @@ struct loaded {
 static const char *const log_levels[] = { "error", "warning", "notice", "info", "debug", NULL };
 
 static const char *const dscp_rules[] = { "clear", "copy", NULL };
+static const char *const parity_rules[] = { "auto", "off", NULL };
 static const char *const aead_backends[] = {
 	[CRYPTO_AEAD_BACKEND_AUTO] = "auto",
 	[CRYPTO_AEAD_BACKEND_OPENSSL] = "openssl",
@@ -97,6 +99,7 @@ static const struct conf_key keys[] = {
 	{ .section = "daemon", .name = "log-level", .type = CONF_CHOICE, .offset = FIELD(log_level), .choices = log_levels },
 	{ .section = "daemon", .name = "aead-backend", .type = CONF_CHOICE, .offset = FIELD(aead_backend), .choices = aead_backends },
 	{ .section = "identity", .name = "default", .type = CONF_TEXT, .offset = FIELD(default_identity) },
+	{ .section = "network", .name = "parity", .type = CONF_CHOICE, .offset = FIELD(parity), .choices = parity_rules },
 	{ .section = "network", .name = "dscp", .type = CONF_CHOICE, .offset = FIELD(dscp), .choices = dscp_rules },
 	{ .section = "network", .name = "stun", .type = CONF_LIST, .offset = FIELD(stun), .set = check_host_port },
 	{ .section = "trust", .name = "accept-new", .type = CONF_BOOL, .offset = FIELD(accept_new) },
@@ -162,6 +165,7 @@ static void take_over(struct daemon_options *options, struct loaded *loaded)
 	options->port = loaded->port;
 	options->log_level = LOG_ERROR_ + loaded->log_level;
 	options->copy_dscp = loaded->dscp != 0;
+	options->parity = loaded->parity == 0;
 	options->aead_backend = (enum crypto_aead_backend)loaded->aead_backend;
 	options->accept_new = loaded->accept_new;
 	for (size_t i = 0; i < options->n_stun; i++)

@@ -160,6 +160,11 @@ static void set_defaults(struct ptcp_assoc *a)
 		a->config.keepalive_relay_us = NEVER_US;
 }
 
+bool ptcp_parity_available(void)
+{
+	return parity_code_available();
+}
+
 struct ptcp_assoc *ptcp_assoc_new(const struct ptcp_config *config, uint64_t now_us)
 {
 	struct ptcp_assoc *a = calloc(1, sizeof(*a));
@@ -198,6 +203,7 @@ void ptcp_assoc_free(struct ptcp_assoc *a)
 	if (!a)
 		return;
 	sent_fini(&a->sent);
+	parity_fini(a);
 	handshake_fini(a);
 	sender_fini(a);
 	receiver_fini(a);
@@ -383,6 +389,7 @@ uint64_t ptcp_deadline_us(const struct ptcp_assoc *a)
 		if (a->sender.memory_us > 0)
 			t = min_u64(t, a->sender.memory_us);
 		t = min_u64(t, receiver_deadline_us(a));
+		t = min_u64(t, parity_deadline_us(a));
 		t = min_u64(t, ptcp_conns_deadline_us(a->conns));
 		t = min_u64(t, min_u64(liveness_us(a), a->all_down_us));
 		t = min_u64(t, rest_us(a));
@@ -435,6 +442,8 @@ static void tick_established(struct ptcp_assoc *a)
 		path_tick(a, p);
 	}
 	receiver_tick(a);
+	parity_close_due(a);
+	parity_tick(a);
 	ptcp_conns_tick(a->conns, a->now_us);
 	tick_liveness(a);
 	tick_rest(a);
@@ -507,6 +516,8 @@ bool ptcp_get_path_stats(const struct ptcp_assoc *a, unsigned index,
 			.bytes_sent = p->bytes_sent,
 			.bytes_received = p->bytes_received,
 			.packets_lost = p->n_lost,
+			.random_loss_ppm = parity_loss_ppm(p),
+			.parity = p->parity.on,
 			.last_received_us = p->last_received_us,
 			.cc_mode = p->cc.ops->mode(&p->cc),
 		};

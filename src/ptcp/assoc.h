@@ -7,6 +7,7 @@
  *   keys.c       key phases
  *   path.c       paths: validation, choice, silence;  pmtu.c their MTU
  *   recovery.c   acknowledgements, loss, probe timeouts
+ *   parity.h     parity beside retransmission, both ways
  *   send.c       messages out: queue, fragments, resending, giving up
  *   receive.c    messages in: reassembly, order, delivery
  *   assoc.c      life, timers, events, figures
@@ -23,6 +24,7 @@
 #include "ptcp/frames.h"
 #include "ptcp/pacer.h"
 #include "ptcp/packet.h"
+#include "ptcp/parity.h"
 #include "ptcp/pool.h"
 #include "ptcp/ptcp.h"
 #include "ptcp/queue.h"
@@ -158,6 +160,8 @@ struct path {
 	uint64_t window_start_us, window_start_bytes;
 	bool window_app_limited;
 
+	struct parity_meter parity;
+
 	/* Of the acknowledgement that is being worked on. */
 	uint64_t round_acked_bytes, round_newest_sequence, round_newest_pn;
 	uint64_t round_rate, round_prior_delivered;
@@ -290,6 +294,8 @@ struct ptcp_assoc {
 	bool all_down_told;
 	struct sender sender;
 	struct receiver receiver;
+	struct parity_sender parity_tx;
+	struct parity_receiver parity_rx;
 	struct ptcp_conns *conns;
 	bool conns_first; /* connections and messages take turns in beginning a packet */
 	struct ping pings[PINGS_MAX];
@@ -417,6 +423,8 @@ bool recovery_data_room(const struct ptcp_assoc *a);
 void recovery_relieve(struct ptcp_assoc *a);
 /* Enters a packet that was just built; its number is a->sent.next_pn. */
 void recovery_sent(struct ptcp_assoc *a, const struct build *b, size_t size_bytes);
+/* The peer rebuilt this packet: what it carried has arrived, the packet itself was lost. */
+void recovery_repaired(struct ptcp_assoc *a, uint64_t pn);
 void recovery_tick(struct ptcp_assoc *a, struct path *p);
 uint64_t recovery_deadline_us(const struct ptcp_assoc *a, const struct path *p);
 /* All in flight on p is lost, without blame. */

@@ -129,8 +129,24 @@ static int on_conn(struct ptcp_assoc *a, struct path *p, uint8_t type, struct re
 	return ptcp_conns_frame(a->conns, type, r, a->now_us);
 }
 
+static int on_parity(struct ptcp_assoc *a, struct path *p, uint8_t type, struct reader *r)
+{
+	(void)p;
+	(void)type;
+	return parity_frame(a, r);
+}
+
+static int on_repaired(struct ptcp_assoc *a, struct path *p, uint8_t type, struct reader *r)
+{
+	(void)p;
+	(void)type;
+	return parity_repaired_frame(a, r);
+}
+
 #define IN_HANDSHAKE 0x01 /* may come in a handshake packet */
-#define IN_DATA      0x02
+#define IN_PACKET    0x02
+#define IN_REBUILT   0x08 /* ... and in one that parity brought back */
+#define IN_DATA      (IN_PACKET | IN_REBUILT)
 #define ELICITS      0x04 /* wants an acknowledgement */
 
 /* An empty cell is a frame that does not exist. */
@@ -146,10 +162,12 @@ static const struct {
 	[FRAME_ACK_ECN]        = { on_ack,            IN_DATA },
 	[FRAME_HANDSHAKE]      = { on_handshake,      IN_HANDSHAKE },
 	[FRAME_HANDSHAKE_DONE] = { on_handshake_done, IN_DATA | ELICITS },
-	[FRAME_PATH_CHALLENGE] = { on_challenge,      IN_DATA },
-	[FRAME_PATH_RESPONSE]  = { on_response,       IN_DATA },
+	[FRAME_PATH_CHALLENGE] = { on_challenge,      IN_PACKET },
+	[FRAME_PATH_RESPONSE]  = { on_response,       IN_PACKET },
 	[FRAME_CLOSE]          = { on_close,          IN_HANDSHAKE | IN_DATA },
 	[FRAME_ABANDON]        = { on_abandon,        IN_DATA | ELICITS },
+	[FRAME_PARITY]         = { on_parity,         IN_PACKET | ELICITS },
+	[FRAME_REPAIRED]       = { on_repaired,       IN_DATA },
 	[FRAME_MESSAGE ... FRAME_MESSAGE_LAST] = { on_message, IN_DATA | ELICITS },
 	[CONN_FRAME_FIRST ... CONN_FRAME_LAST] = { on_conn,    IN_DATA | ELICITS },
 };
@@ -232,6 +250,42 @@ static struct ack_policy ack_policy(const struct ptcp_assoc *a, const struct pat
 	};
 }
 
+/* Packets that parity brought back: their frames count as if they had come, once. */
+static int take_rebuilt(struct ptcp_assoc *a, struct path *p)
+{
+	const uint8_t *rebuilt;
+	size_t n_bytes;
+	uint64_t pn;
+
+	for (;;) {
+		bool elicits = false;
+		int e = parity_rebuild(a, &pn, &rebuilt, &n_bytes);
+
+		if (e < 0 || n_bytes == 0)
+			return e;
+		struct reader r = reader_over(rebuilt, n_bytes);
+		replay_mark(&a->replay, pn);
+		e = take_frames(a, p, &r, IN_REBUILT, &elicits);
+		if (e < 0)
+			return e;
+		a->ack.deadline_us = a->now_us; /* the sender is about to send it again */
+	}
+}
+
+/* Rebuilt a moment ago, and here it is: only its number is news. */
+static int input_late(struct ptcp_assoc *a, uint64_t pn, uint8_t *data, size_t n_bytes, uint8_t ecn,
+		      const struct packet_header *header)
+{
+	static const struct ack_policy at_once = { .n_every = 1 };
+
+	if (keys_open(a, header->phase, pn, data, header->header_bytes, data + header->header_bytes,
+		      n_bytes - header->header_bytes) < 0)
+		return -EBADMSG;
+	parity_came_late(a, pn);
+	ack_on_packet(&a->ack, pn, true, ecn & 3, &at_once, a->now_us);
+	return -ESTALE;
+}
+
 static int input_data(struct ptcp_assoc *a, uint32_t path_id, uint8_t *data, size_t n_bytes,
 		      uint8_t ecn, const struct packet_header *header)
 {
@@ -242,8 +296,11 @@ static int input_data(struct ptcp_assoc *a, uint32_t path_id, uint8_t *data, siz
 
 	if (!a->handshake.done)
 		return -EBADMSG; /* early: it will be sent again */
+	if (header->covered && !a->config.parity)
+		return -EBADMSG;
 	if (replay_seen(&a->replay, pn))
-		return -ESTALE;
+		return parity_was_rebuilt(a, pn) ? input_late(a, pn, data, n_bytes, ecn, header)
+						 : -ESTALE;
 	int e = keys_open(a, header->phase, pn, data, header->header_bytes,
 			  data + header->header_bytes, n_bytes - header->header_bytes);
 	if (e < 0)
@@ -254,7 +311,11 @@ static int input_data(struct ptcp_assoc *a, uint32_t path_id, uint8_t *data, siz
 	replay_mark(&a->replay, pn);
 	if (!a->handshake.confirmed)
 		handshake_confirmed(a);
-	if (take_frames(a, p, &r, IN_DATA, &elicits) < 0) {
+	a->parity_rx.input_pn = pn;
+	if (header->covered)
+		parity_keep(a, pn, r.data, r.left_bytes);
+	if (take_frames(a, p, &r, IN_PACKET, &elicits) < 0 ||
+	    (a->parity_rx.n_ready > 0 && take_rebuilt(a, p) < 0)) {
 		assoc_fail(a, PTCP_CLOSE_PROTOCOL);
 		return -EBADMSG;
 	}

@@ -17,6 +17,11 @@ src_ptcp_libptcp_la_SOURCES = \
 	src/ptcp/pacer.h \
 	src/ptcp/packet.c \
 	src/ptcp/packet.h \
+	src/ptcp/parity.h \
+	src/ptcp/parity_code.c \
+	src/ptcp/parity_code.h \
+	src/ptcp/parity_receive.c \
+	src/ptcp/parity_send.c \
 	src/ptcp/path.c \
 	src/ptcp/pmtu.c \
 	src/ptcp/pool.c \
@@ -33,4 +38,5 @@ src_ptcp_libptcp_la_SOURCES = \
 	src/ptcp/send.c \
 	src/ptcp/sent.c \
 	src/ptcp/sent.h
+src_ptcp_libptcp_la_LIBADD = $(ISAL_LIBS)
 include src/ptcp/conn.mk

@@ -42,6 +42,10 @@ static size_t build_finish(struct ptcp_assoc *a, struct build *b)
 	struct path *const p = b->path;
 
 	assert(!b->w.failed);
+	if (b->flags & SENT_SOURCE) {
+		b->w.data[0] |= PACKET_SHORT_SOURCE;
+		parity_add(a, b);
+	}
 	if (c->seal(c->ctx, PTCP_EPOCH_DATA, a->keys.tx_phase, a->sent.next_pn, b->w.data,
 		    PACKET_SHORT_BYTES, b->w.data + PACKET_SHORT_BYTES,
 		    b->w.used_bytes - PACKET_SHORT_BYTES) < 0) {
@@ -142,6 +146,7 @@ static bool output_close(struct ptcp_assoc *a, struct ptcp_batch *batch)
 
 static bool write_ack(struct ptcp_assoc *a, struct build *b)
 {
+	parity_write_repaired(a, b);
 	if (!ack_write(&a->ack, &b->w, a->ack.ect0 + a->ack.ect1 + a->ack.ce > 0, a->now_us))
 		return false;
 	b->ack = true;
@@ -229,7 +234,7 @@ static bool output_mtu_probe(struct ptcp_assoc *a, struct ptcp_batch *batch, str
 
 size_t output_pending_bytes(const struct ptcp_assoc *a)
 {
-	return sender_pending_bytes(&a->sender) +
+	return sender_pending_bytes(&a->sender) + parity_pending_bytes(a) +
 	       (ptcp_conns_want_send(a->conns) ? CONNS_GUESS_BYTES : 0);
 }
 
@@ -313,7 +318,7 @@ struct batch_class {
 
 /* One packet of a data batch. Returns its size; 0: there is nothing to send. */
 static size_t output_packet(struct ptcp_assoc *a, struct path *p, uint8_t *data, size_t size_bytes,
-			    bool may_data, bool more, struct batch_class *class)
+			    bool may_data, bool more, bool protect, struct batch_class *class)
 {
 	const bool probe = p->n_probes > 0;
 	struct build b;
@@ -341,6 +346,8 @@ static size_t output_packet(struct ptcp_assoc *a, struct path *p, uint8_t *data,
 		write_ping(&b, 0);
 	if (build_empty(&b))
 		return 0;
+	if (protect && b.n_records > 0)
+		b.flags |= SENT_SOURCE;
 	if (b.ack && b.eliciting)
 		build_record(&b, &(struct sent_record){ .kind = SENT_ACK,
 							.ack_largest = a->ack.ranges[0].high });
@@ -359,12 +366,47 @@ static void note_app_limit(struct ptcp_assoc *a, struct path *p)
 		p->app_limited_until = max_u64(p->delivered_bytes + p->in_flight_bytes, 1);
 }
 
+/* The parity of a block that is closed. Nothing else of the kind may leave before. */
+static bool output_parity(struct ptcp_assoc *a, struct ptcp_batch *batch, struct path *p)
+{
+	const size_t size_bytes = parity_packet_bytes(a);
+	const size_t allowance = data_allowance(a, p, output_pending_bytes(a));
+	size_t used = 0;
+
+	while (parity_pending(a) && used < allowance && used + size_bytes <= batch->size_bytes &&
+	       recovery_make_room(a, 0)) {
+		struct build b;
+
+		build_start(a, &b, p, batch->data + used, size_bytes);
+		if (a->state != PTCP_ESTABLISHED)
+			break;
+		parity_write(a, &b);
+		const size_t n = build_finish(a, &b);
+		if (n == 0)
+			break;
+		used += n;
+		parity_sent(a);
+	}
+	if (used > 0)
+		pacer_sent(&p->pacer, used);
+	return batch_done(a, batch, p, used, size_bytes);
+}
+
 static bool output_data(struct ptcp_assoc *a, struct ptcp_batch *batch, struct path *p)
 {
-	const size_t segment_bytes = min_size(p->mtu_bytes, batch->size_bytes);
+	parity_close_due(a);
+	if (parity_pending(a) && output_parity(a, batch, p))
+		return true;
+	/* Probes do not wait for parity that has to. */
+	const bool waits = parity_pending(a);
+	const bool protect = !waits && parity_protects(a, p);
+	const size_t segment_bytes =
+		min_size(p->mtu_bytes, batch->size_bytes) - (protect ? PARITY_ROOM_BYTES : 0);
 	const size_t room_bytes = min_size(batch->size_bytes, PTCP_BATCH_BYTES_MAX);
 	const size_t pending_bytes = output_pending_bytes(a);
-	size_t allowance = data_allowance(a, p, pending_bytes), used = 0, size;
+	size_t allowance =
+		waits ? p->n_probes * (size_t)p->mtu_bytes : data_allowance(a, p, pending_bytes);
+	size_t used = 0, size;
 	const uint64_t in_flight_before = p->in_flight_bytes;
 	struct batch_class class = { 0 };
 
@@ -379,9 +421,11 @@ static bool output_data(struct ptcp_assoc *a, struct ptcp_batch *batch, struct p
 		const bool more = allowance > used + segment_bytes;
 
 		size = output_packet(a, p, batch->data + used, segment_bytes, allowance > used,
-				     more, &class);
+				     more, protect, &class);
 		used += size;
-		if (size < segment_bytes || class.ended || a->state != PTCP_ESTABLISHED)
+		parity_close_due(a);
+		if (size < segment_bytes || class.ended || a->state != PTCP_ESTABLISHED ||
+		    parity_pending(a) != waits)
 			break;
 	}
 	if (p->in_flight_bytes > in_flight_before)

@@ -19,7 +19,8 @@ int packet_parse(const uint8_t *data, size_t n_bytes, struct packet_header *ret_
 
 	h.is_long = type == PACKET_LONG;
 	h.phase = (type & PACKET_SHORT_PHASE) != 0;
-	if (!h.is_long && (type & ~PACKET_SHORT_PHASE) != PACKET_SHORT)
+	h.covered = (type & PACKET_SHORT_SOURCE) != 0;
+	if (!h.is_long && (type & ~(PACKET_SHORT_PHASE | PACKET_SHORT_SOURCE)) != PACKET_SHORT)
 		return -EBADMSG;
 
 	reader_copy(&r, h.destination, sizeof(h.destination));

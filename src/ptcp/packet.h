@@ -1,7 +1,7 @@
 /*
  * packet - the two packet headers and their packet numbers (doc/ptcp.md, section 3).
  *
- * Short  01K00000  destination cid[8]                 pn[4]   sealed frames, tag[16]
+ * Short  01KS0000  destination cid[8]                 pn[4]   sealed frames, tag[16]
  * Long   11000010  destination cid[8]  source cid[8]  pn[4]   sealed frames, tag[16]
  *
  * The header is the associated data of the seal. Only the low 32 bits of a
@@ -13,16 +13,18 @@
 #include "base/base.h"
 #include "ptcp/ptcp.h"
 
-#define PACKET_SHORT       0x40
-#define PACKET_SHORT_PHASE 0x20
-#define PACKET_LONG        0xc2 /* 0xc0 | version 2 */
-#define PACKET_SHORT_BYTES (1 + PTCP_CID_BYTES + 4)
-#define PACKET_LONG_BYTES  (1 + 2 * PTCP_CID_BYTES + 4)
-#define PACKET_PN_MAX      ((UINT64_C(1) << 62) - 1)
+#define PACKET_SHORT        0x40
+#define PACKET_SHORT_PHASE  0x20
+#define PACKET_SHORT_SOURCE 0x10
+#define PACKET_LONG         0xc2 /* 0xc0 | version 2 */
+#define PACKET_SHORT_BYTES  (1 + PTCP_CID_BYTES + 4)
+#define PACKET_LONG_BYTES   (1 + 2 * PTCP_CID_BYTES + 4)
+#define PACKET_PN_MAX       ((UINT64_C(1) << 62) - 1)
 
 struct packet_header {
 	bool is_long;
-	bool phase; /* lowest bit of the key phase; short only */
+	bool phase;   /* lowest bit of the key phase; short only */
+	bool covered; /* parity will cover it; short only */
 	uint8_t destination[PTCP_CID_BYTES];
 	uint8_t source[PTCP_CID_BYTES]; /* long only */
 	uint32_t pn_low;

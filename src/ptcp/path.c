@@ -43,6 +43,7 @@ void path_reset(struct ptcp_assoc *a, struct path *p)
 	p->loss_us = NEVER_US;
 	p->n_ptos = p->n_probes = 0;
 	p->app_limited_until = 0;
+	p->parity = (struct parity_meter){ 0 };
 }
 
 static struct path *path_new(struct ptcp_assoc *a, uint32_t id, enum ptcp_path_kind kind,

@@ -121,6 +121,13 @@ enum ptcp_signal {
 	PTCP_SIGNAL_SHORTENED, /* it is sent without its first *ret_cut_bytes; not all of them */
 };
 
+/* Parity packets beside retransmission (doc/ptcp.md, section 6.4). */
+enum ptcp_parity {
+	PTCP_PARITY_OFF,    /* none are sent, and the peer must send none */
+	PTCP_PARITY_AUTO,   /* where it pays */
+	PTCP_PARITY_ALWAYS, /* for tests: whatever was measured */
+};
+
 struct ptcp_config {
 	enum ptcp_role role;
 	uint8_t local_cid[PTCP_CID_BYTES], remote_cid[PTCP_CID_BYTES];
@@ -150,6 +157,8 @@ struct ptcp_config {
 	enum ptcp_signal (*signal)(void *user, uint8_t *message, size_t n_bytes,
 				   size_t *ret_cut_bytes);
 	void *signal_user;
+	/* Anything but OFF: the peer understands it too, and ptcp_parity_available(). */
+	enum ptcp_parity parity;
 	struct ptcp_conn_limits conn_limits;
 	void (*trace)(void *user, const struct ptcp_trace *trace,
 		      uint64_t now_us); /* may be NULL */
@@ -170,6 +179,9 @@ struct ptcp_memory {
 /* ---- life ------------------------------------------------------------------------ */
 
 struct ptcp_assoc;
+
+/* Whether this build can do parity (doc/ptcp.md, section 6.4). */
+bool ptcp_parity_available(void);
 
 /* NULL without memory. The configuration is copied. */
 struct ptcp_assoc *ptcp_assoc_new(const struct ptcp_config *config, uint64_t now_us);
@@ -336,6 +348,9 @@ struct ptcp_stats {
 	uint64_t messages_dropped_memory; /* received, but receive_memory_bytes was used up */
 	uint64_t messages_duplicate;
 	uint64_t order_timeouts; /* a flow moved on without a missing message */
+	uint64_t parity_sent, parity_bytes_sent, parity_received; /* packets with parity */
+	uint64_t packets_rebuilt;                                 /* by us; the peer lost them */
+	uint64_t packets_repaired;                                /* by the peer */
 	uint64_t ptos, path_switches, key_updates;
 	uint64_t rests; /* times that what a burst needed was given back */
 	size_t send_queue_bytes, send_memory_bytes, receive_memory_bytes; /* now */
@@ -352,6 +367,8 @@ struct ptcp_path_stats {
 	uint64_t srtt_us, rttvar_us, min_rtt_us, latest_rtt_us; /* 0: not measured */
 	uint64_t cwnd_bytes, in_flight_bytes, pacing_bytes_per_s, bandwidth_bytes_per_s;
 	uint64_t bytes_sent, bytes_received, packets_lost;
+	uint32_t random_loss_ppm; /* measured while no queue explains it */
+	bool parity;              /* protects what we send there */
 	uint64_t last_received_us;
 	const char *cc_mode;
 };

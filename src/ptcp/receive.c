@@ -14,6 +14,9 @@
 #define SLOTS_FIRST     32
 #define DELIVERED_FIRST 16
 #define HOLD_US         (10 * US_PER_MS)
+/* With parity most of what is missing comes a block later; see doc/ptcp.md, section 8.2. */
+#define HOLD_PARITY_US     (25 * US_PER_MS)
+#define HOLD_PARITY_RTT_US (60 * US_PER_MS)
 
 int receiver_init(struct ptcp_assoc *a)
 {
@@ -247,6 +250,10 @@ static uint64_t path_hold_us(const struct path *p)
 static uint64_t hold_us(const struct ptcp_assoc *a)
 {
 	uint64_t t = path_hold_us(a->active ? a->active : a->heard);
+
+	if (a->active && parity_receiving(a) &&
+	    rtt_smoothed_us(&a->active->rtt) <= HOLD_PARITY_RTT_US)
+		return min_u64(t, HOLD_PARITY_US);
 
 	for (const struct path *p = a->paths; p < a->paths + PTCP_PATHS_MAX; p++)
 		if (p->used && p->state == PTCP_PATH_UP &&

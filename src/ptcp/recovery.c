@@ -66,6 +66,8 @@ void recovery_sent(struct ptcp_assoc *a, const struct build *b, size_t size_byte
 	packet->size_bytes = (uint16_t)size_bytes;
 	packet->path = p->index;
 	packet->flags = b->flags;
+	if (b->flags & SENT_SOURCE)
+		packet->parity_distance = SENT_PARITY_OPEN;
 	if (p->app_limited_until != 0)
 		packet->flags |= SENT_APP_LIMITED;
 	p->eliciting_us = a->now_us;
@@ -147,8 +149,27 @@ static void lose(struct ptcp_assoc *a, struct path *p, uint64_t pn, bool blame)
 	p->n_lost++;
 	if (!blame)
 		return;
+	parity_note_lost(p);
 	p->cc.ops->on_lost(&p->cc, packet->size_bytes, p->in_flight_bytes, a->now_us);
 	pmtu_packet_lost(p, packet->size_bytes, packet->path_sequence, a->now_us);
+}
+
+/* For congestion control it was lost, for what it carried it has arrived. */
+void recovery_repaired(struct ptcp_assoc *a, uint64_t pn)
+{
+	if (pn < a->sent.tail)
+		return;
+	struct sent_packet *const packet = sent_at(&a->sent, pn);
+	struct path *const p = &a->paths[packet->path];
+
+	if (packet->state == SENT_DONE || !(packet->flags & SENT_SOURCE))
+		return;
+	a->stats.packets_repaired++;
+	packet->flags &= (uint8_t)~SENT_SOURCE; /* it is told several times */
+	tell_records(a, packet);
+	sent_drop_records(&a->sent, packet);
+	if (packet->state == SENT_IN_FLIGHT)
+		lose(a, p, pn, p->used && packet->path_sequence >= p->first_sequence);
 }
 
 void recovery_flush(struct ptcp_assoc *a, struct path *p)
@@ -211,6 +232,15 @@ static uint64_t reorder_window_us(const struct path *p)
 	return max_u64(rtt_us * p->reorder_multiplier / 8, LOSS_GRANULARITY_US);
 }
 
+/*
+ * How many later packets must be acknowledged before this one is called lost: its block's parity
+ * has its chance first.
+ */
+static uint64_t loss_threshold(const struct path *p, const struct sent_packet *packet)
+{
+	return (uint64_t)p->packet_threshold + packet->parity_distance;
+}
+
 static void detect_losses(struct ptcp_assoc *a, struct path *p)
 {
 	const uint64_t wait_us = max_u64(p->rtt.srtt_us, p->rtt.latest_us) + reorder_window_us(p);
@@ -222,9 +252,11 @@ static void detect_losses(struct ptcp_assoc *a, struct path *p)
 
 		if (packet->path_sequence >= p->largest_acked_sequence)
 			return;
-		if (p->largest_acked_sequence - packet->path_sequence < p->packet_threshold &&
-		    a->now_us < packet->sent_us + wait_us) {
-			p->loss_us = packet->sent_us + wait_us;
+		const uint64_t due_us = packet->sent_us + wait_us +
+					(packet->parity_distance > 0 ? PARITY_WAIT_US : 0);
+		if (p->largest_acked_sequence - packet->path_sequence < loss_threshold(p, packet) &&
+		    a->now_us < due_us) {
+			p->loss_us = due_us;
 			return;
 		}
 		lose(a, p, pn, true);
@@ -293,8 +325,11 @@ static void ack_packet(struct ptcp_assoc *a, uint64_t pn)
 	if (!was_lost)
 		unlink_packet(a, p, packet);
 	if (p->used && packet->path_sequence >= p->first_sequence) {
-		if (was_lost && !(packet->flags & SENT_MTU_PROBE))
-			on_spurious(a, p, packet);
+		if (!(packet->flags & SENT_MTU_PROBE)) {
+			parity_note_acked(p, was_lost);
+			if (was_lost)
+				on_spurious(a, p, packet);
+		}
 		note_delivery(a, p, pn, packet);
 		if (!p->any_acked || packet->path_sequence > p->largest_acked_sequence)
 			p->largest_acked_sequence = packet->path_sequence;

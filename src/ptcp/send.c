@@ -708,6 +708,8 @@ static void write_new(struct ptcp_assoc *a, struct build *b)
 		if (n == 0)
 			return;
 		queue_sent(&s->queue, slot, n, n + FRAME_COST);
+		if (m->lane != 0)
+			parity_note_ordered(a, n);
 		m->sent_bytes += n;
 		m->n_pending++;
 		if (m->sent_bytes == m->total_bytes)

@@ -192,10 +192,8 @@ uint64_t sent_next_outstanding(const struct sent_ring *s, uint64_t from, uint64_
 	return SENT_NO_PN;
 }
 
-void sent_done(struct sent_ring *s, uint64_t pn)
+void sent_drop_records(struct sent_ring *s, struct sent_packet *p)
 {
-	struct sent_packet *const p = sent_at(s, pn);
-
 	while (p->more != NO_BLOCK) {
 		const uint32_t block = p->more;
 
@@ -205,6 +203,13 @@ void sent_done(struct sent_ring *s, uint64_t pn)
 		s->n_blocks_free++;
 	}
 	p->n_records = 0;
+}
+
+void sent_done(struct sent_ring *s, uint64_t pn)
+{
+	struct sent_packet *const p = sent_at(s, pn);
+
+	sent_drop_records(s, p);
 	p->state = SENT_DONE;
 	*word_of(s, pn) &= ~(UINT64_C(1) << (pn % 64));
 }

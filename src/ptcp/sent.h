@@ -51,6 +51,9 @@ enum sent_state { SENT_DONE, SENT_IN_FLIGHT, SENT_LOST };
 #define SENT_APP_LIMITED 0x01
 #define SENT_MTU_PROBE   0x02
 #define SENT_RESCUED     0x04 /* its frames were already queued again by a probe timeout */
+#define SENT_SOURCE      0x08 /* parity covers it */
+
+#define SENT_PARITY_OPEN UINT16_MAX /* parity_distance while the block's parity has not left */
 
 struct sent_packet {
 	uint64_t sent_us;
@@ -66,6 +69,8 @@ struct sent_packet {
 	uint8_t state; /* enum sent_state */
 	uint8_t n_records;
 	uint16_t phase_low; /* key phase it was sealed with */
+	/* How many packets of the path later the last one with parity for it left; 0: none did. */
+	uint16_t parity_distance;
 	struct sent_record records[SENT_RECORDS_INLINE];
 };
 
@@ -103,6 +108,8 @@ static inline struct sent_packet *sent_at(const struct sent_ring *s, uint64_t pn
 }
 /* The lowest pn in [from, last] that is in flight or lost; SENT_NO_PN if none. */
 uint64_t sent_next_outstanding(const struct sent_ring *s, uint64_t from, uint64_t last);
+/* Forgets what the packet carried. */
+void sent_drop_records(struct sent_ring *s, struct sent_packet *p);
 /* Nothing can happen to this packet any more. Its records are gone. */
 void sent_done(struct sent_ring *s, uint64_t pn);
 /* Forgets from the tail on: done packets, and those lost before `lost_before_us`. */

@@ -46,6 +46,7 @@ struct rendezvous {
 	char id[OFFER_ID_BYTES + 1];
 	uint8_t own_share[OFFER_SHARE_BYTES], peer_share[OFFER_SHARE_BYTES];
 	uint8_t own_cid[PTCP_CID_BYTES], peer_cid[PTCP_CID_BYTES];
+	uint32_t peer_features; /* enum offer_feature */
 	struct crypto_cert *peer_cert;
 	uint64_t deadline_us; /* ASKING, ANSWERED */
 	uint64_t told_us;     /* when we sent what the peer answers at once; NEVER_US: not now */

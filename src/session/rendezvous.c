@@ -114,6 +114,7 @@ static void make_offer(struct session *s, const struct rendezvous *r, struct off
 	*offer = (struct offer){ .has_share = true };
 	memcpy(offer->share, r->own_share, sizeof(offer->share));
 	memcpy(offer->cid, r->own_cid, sizeof(offer->cid));
+	offer->features = s->config.parity && ptcp_parity_available() ? OFFER_FEATURE_PARITY : 0;
 	snprintf(offer->device, sizeof(offer->device), "%s", s->device);
 	snprintf(offer->about, sizeof(offer->about), "%s", s->about);
 	if (s->state == SESSION_UP || s->state == SESSION_STALLED)
@@ -132,6 +133,7 @@ static void take_offer(struct session *s, struct rendezvous *r, const struct off
 {
 	memcpy(r->peer_share, offer->share, sizeof(r->peer_share));
 	memcpy(r->peer_cid, offer->cid, sizeof(r->peer_cid));
+	r->peer_features = offer->features;
 	snprintf(s->peer_device, sizeof(s->peer_device), "%s", offer->device);
 	snprintf(s->peer_about, sizeof(s->peer_about), "%s", offer->about);
 }

@@ -58,6 +58,11 @@ enum {
 	OFFER_PLAIN_BYTES_MAX = 2048,
 };
 
+/* Bits of an offer's features: what its sender understands. A feature is used if both do. */
+enum offer_feature {
+	OFFER_FEATURE_PARITY = 1, /* doc/ptcp.md, section 6.4 */
+};
+
 /* What one end tells the other inside a sealed message; doc/session.md, "Offers". */
 struct offer {
 	bool has_share; /* the first of an end; then cid is there too. Else a trickle */
@@ -67,7 +72,7 @@ struct offer {
 	uint8_t tag[OFFER_TAG_BYTES];
 	bool keep;                        /* the requester's decision to go on with it */
 	char request[OFFER_ID_BYTES + 1]; /* listener: the request that this answers; or "" */
-	uint32_t features;
+	uint32_t features;                /* enum offer_feature; others are ignored */
 	char device[OFFER_NAME_BYTES + 1];      /* printable; or "" */
 	char about[OFFER_ABOUT_BYTES + 1];      /* program, version, system: printable; or "" */
 	uint8_t candidates[NAT_LIST_BYTES_MAX]; /* of nat_agent_encode() */
@@ -177,6 +182,7 @@ struct session_config {
 	void (*trace)(void *user, const char *what, const char *from, const char *to,
 		      const char *because); /* may be NULL; must not call back */
 	void *user;
+	bool parity; /* repair by it, where the peer does too; see ptcp_parity_available() */
 	bool allow_loopback;
 	bool copy_dscp;       /* of packets to the datagrams that carry them; else those have 0 */
 	uint64_t liveness_us; /* 0: PTCP's default */

@@ -282,6 +282,7 @@ static struct ptcp_config make_config(struct sim_rng *r)
 		.receive_memory_bytes = (size_t)sim_between(r, 512, 4096) * 1024,
 		.in_flight_packets = sim_chance(r, 200) ? 256 : 0,
 		.ecn = sim_chance(r, 300),
+		.parity = ptcp_parity_available() ? PTCP_PARITY_ALWAYS : PTCP_PARITY_OFF,
 		.conn_limits = {
 			.connect_timeout_us = 1000 * US_PER_S,
 			.fin_timeout_us = 1000 * US_PER_S,

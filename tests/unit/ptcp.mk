@@ -13,3 +13,8 @@ check_PROGRAMS += tests/unit/test_ptcp_parts
 TESTS += tests/unit/test_ptcp_parts
 tests_unit_test_ptcp_parts_SOURCES = tests/unit/test_ptcp_parts.c
 tests_unit_test_ptcp_parts_LDADD = src/ptcp/libptcp.la src/base/libbase.la $(CMOCKA_LIBS)
+check_PROGRAMS += tests/unit/test_ptcp_parity
+TESTS += tests/unit/test_ptcp_parity
+tests_unit_test_ptcp_parity_SOURCES = tests/unit/test_ptcp_parity.c tests/unit/ptcp_pair.c \
+	tests/unit/ptcp_pair.h
+tests_unit_test_ptcp_parity_LDADD = src/ptcp/libptcp.la src/base/libbase.la $(CMOCKA_LIBS)
