@@ -9,3 +9,11 @@ TESTS += tests/bench/test_link
 tests_bench_test_link_SOURCES = tests/bench/test_link.c tests/bench/link.c tests/bench/link.h
 tests_bench_test_link_LDADD = $(CMOCKA_LIBS) -lm
 EXTRA_DIST += tests/bench/wanlab.sh tests/bench/tunnels.sh tests/bench/cell.py
+
+noinst_PROGRAMS += tests/bench/null_tunnel
+tests_bench_null_tunnel_SOURCES = tests/bench/null_tunnel.c
+tests_bench_null_tunnel_LDADD = src/base/libbase.la $(OPENSSL_LIBS) $(IPSEC_MB_LIBS)
+
+noinst_PROGRAMS += tests/bench/packets
+tests_bench_packets_SOURCES = tests/bench/packets.c
+tests_bench_packets_LDADD = src/base/libbase.la -lm
