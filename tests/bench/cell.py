@@ -26,6 +26,7 @@ def flow(path):
     # The second half by itself: what is left when the start is over.
     steady = [i["sum"]["bits_per_second"] / 1e6 for i in said["intervals"]][len(said["intervals"]) // 2:]
     return {
+        "seconds": said["end"]["sum_received"]["seconds"],
         "goodput_mbit": said["end"]["sum_received"]["bits_per_second"] / 1e6,
         "sent_second_half_mbit": statistics.mean(steady) if steady else None,
         "flows_mbit": each,
@@ -68,6 +69,18 @@ def peer(directory, name):
     return peers[0] if peers else None
 
 
+def beside(path, goodput_mbit):
+    """What ran beside the flow: figures of its own, or another flow."""
+    said = json.load(open(path)) if os.path.exists(path) and os.path.getsize(path) else {}
+    if "end" not in said:
+        return {k: v for k, v in said.items() if k not in ("sent", "received")}
+    other = said["end"]["sum_received"]["bits_per_second"] / 1e6
+    total = other + goodput_mbit
+    return {"other_mbit": other, "total_mbit": total,
+            "other_share": other / total if total else 0,
+            "smaller_share": min(other, goodput_mbit) / total if total else 0}
+
+
 def cell(directory, before, after):
     result = flow(os.path.join(directory, "flow.json"))
     result.update(ping(os.path.join(directory, "ping.log")))
@@ -76,6 +89,8 @@ def cell(directory, before, after):
         for k in ("queue_max_ms", "late_max_ms", "queue_max_bytes"):
             link[d][k] = json.loads(after)[d][k]
     result["link"] = link
+    result["link_use_mbit"] = link["ab"]["out_bytes"] * 8 / result.pop("seconds") / 1e6
+    result.update(beside(os.path.join(directory, "beside.json"), result["goodput_mbit"]))
     for host in ("alice", "bob"):
         status = peer(directory, "status." + host)
         if status:
@@ -91,6 +106,9 @@ def show(r):
         ms("ping_max_ms"), r["ping_lost_percent"] or 0, r["inner_retransmits"]))
     if len(r["flows_mbit"]) > 1:
         print("  flows %s, Jain %.3f" % (" ".join("%.1f" % f for f in r["flows_mbit"]), r["jain"]))
+    for key in ("other_mbit", "other_share", "within_percent", "delay_p99_ms", "key_median_ms", "key_p95_ms"):
+        if r.get(key) is not None:
+            print("  %s %.3f" % (key, r[key]))
     for d in ("ab", "ba"):
         n = r["link"][d]
         print("  link %s: %d packets, %.1f MB in, %.1f MB out; dropped %d by the queue, %d by chance; queue at most %.1f ms; late at most %.1f ms" % (

@@ -8,7 +8,8 @@ check_PROGRAMS += tests/bench/test_link
 TESTS += tests/bench/test_link
 tests_bench_test_link_SOURCES = tests/bench/test_link.c tests/bench/link.c tests/bench/link.h
 tests_bench_test_link_LDADD = $(CMOCKA_LIBS) -lm
-EXTRA_DIST += tests/bench/wanlab.sh tests/bench/tunnels.sh tests/bench/cell.py
+EXTRA_DIST += tests/bench/wanlab.sh tests/bench/tunnels.sh tests/bench/cell.py \
+	tests/bench/keys.py tests/bench/report.py tests/bench/limits.json
 
 noinst_PROGRAMS += tests/bench/null_tunnel
 tests_bench_null_tunnel_SOURCES = tests/bench/null_tunnel.c

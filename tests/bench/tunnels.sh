@@ -209,6 +209,7 @@ tunnel_n2n() {
 tunnel_yggdrasil() {
     local host n=1 program=${YGGDRASIL:-yggdrasil}
     for host in "$1" "$2"; do
+        on "$host" mkdir -p /run/yggdrasil
         on "$host" "$program" -genconf -json | python3 -c '
 import json, sys
 c, n = json.load(sys.stdin), int(sys.argv[1])

@@ -4,7 +4,7 @@
 #   wan_start NAME OPTION...       hosts alice (192.0.2.1) and bob (192.0.2.2), joined by the emulator
 #   wan_join A ADDR/LEN B ADDR/LEN OPTION...     an emulated link between two hosts that are there
 #   wan_counters [A]               what the emulator counted (of the link of host A), as JSON
-#   wan_q2q                        q2q-tun between alice and bob; sets WAN_ADDRESS
+#   wan_q2q [DAEMON-OPTION...]     q2q-tun between alice and bob; sets WAN_ADDRESS
 #
 # `tests/bench/wan --help` (in the build) lists the options of a link, such as
 # rate=100mbit queue=50ms delay=25ms loss=1%. BUILD is the build's folder.
@@ -67,24 +67,45 @@ wan_install() {
     lab_use_root "$BUILD/tests/netns/root"
 }
 
-# wan_q2q [DAEMON-OPTION...]: the identity server has a cable of its own, so that it does not
-# share the bad link; the tunnel has only that.
-wan_q2q() {
-    local host
-    wan_install && lab_host server || return
-    lab_link server 198.51.100.1/30 alice 198.51.100.2/30 a srv
-    lab_link server 198.51.100.5/30 bob 198.51.100.6/30 b srv
-    on alice sh -c 'echo "198.51.100.1 server.test" >>/etc/hosts'
-    on bob sh -c 'echo "198.51.100.5 server.test" >>/etc/hosts'
+# wan_server: the identity server has a cable to each host, so that it does not share the bad link.
+wan_server() {
+    lab_host server && wan_cable alice 1 && wan_cable bob 5 || return
     on server q2q-server --data-dir "$LAB_DATA" init server.test >/dev/null &&
-        lab_server_start server 0.0.0.0:8788 || return
-    for host in alice bob; do
-        lab_daemon_start $host "$@" && lab_register $host $host@server.test server >/dev/null || return
+        lab_server_start server 0.0.0.0:8788
+}
+
+# wan_cable HOST N: from the server, 198.51.100.N, to the host
+wan_cable() {
+    lab_link server "198.51.100.$2/30" "$1" "198.51.100.$(($2 + 1))/30" "$1" srv &&
+        on "$1" sh -c "echo '198.51.100.$2 server.test' >>/etc/hosts"
+}
+
+# wan_pair_up A B [DAEMON-OPTION...]: sets PAIR_ADDRESS
+wan_pair_up() {
+    local a=$1 b=$2 host
+    shift 2
+    for host in "$a" "$b"; do
+        lab_daemon_start "$host" "$@" && lab_register "$host" "$host@server.test" server >/dev/null || return
     done
-    on bob q2q-tun allow alice@server.test --yes >/dev/null &&
-        on alice q2q-tun up bob@server.test --yes --wait 30 >/dev/null &&
-        on alice q2q-tun wait bob@server.test --direct --timeout 30 >/dev/null || return
-    WAN_ADDRESS=$(on alice q2q-tun --json status |
+    on "$b" q2q-tun allow "$a@server.test" --yes >/dev/null &&
+        on "$a" q2q-tun up "$b@server.test" --yes --wait 30 >/dev/null &&
+        on "$a" q2q-tun wait "$b@server.test" --direct --timeout 30 >/dev/null || return
+    PAIR_ADDRESS=$(on "$a" q2q-tun --json status |
         python3 -c 'import json,sys; print(json.load(sys.stdin)["peers"][0]["ipv4"])')
-    [ -n "$WAN_ADDRESS" ]
+    [ -n "$PAIR_ADDRESS" ]
+}
+
+wan_q2q() {
+    wan_install && wan_server && wan_pair_up alice bob "$@" && WAN_ADDRESS=$PAIR_ADDRESS
+}
+
+# wan_second_pair [DAEMON-OPTION...]: carol behind alice and dave behind bob, so that what they
+# send shares the link; sets WAN_SECOND_ADDRESS
+wan_second_pair() {
+    lab_host carol dave || return
+    lab_link alice 10.3.0.1/24 carol 10.3.0.2/24 lan eth0 && lab_link bob 10.4.0.1/24 dave 10.4.0.2/24 lan eth0 &&
+        on carol ip route add default via 10.3.0.1 && on dave ip route add default via 10.4.0.1 &&
+        on alice ip route add 10.4.0.0/24 via 192.0.2.2 && on bob ip route add 10.3.0.0/24 via 192.0.2.1 &&
+        lab_forward alice && lab_forward bob && wan_cable carol 9 && wan_cable dave 13 &&
+        wan_pair_up carol dave "$@" && WAN_SECOND_ADDRESS=$PAIR_ADDRESS
 }
