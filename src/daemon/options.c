@@ -124,6 +124,7 @@ int daemon_options_init(struct daemon_options *options)
 		.names_path = strdup(DEFAULT_NAMES),
 		.user = strdup(DEFAULT_USER),
 		.log_level = LOG_INFO_,
+		.parity = true,
 		.monitor_fd = -1,
 		.operator_gid = (gid_t)-1,
 	};
@@ -185,6 +186,7 @@ int daemon_options_load(struct daemon_options *options, const char *path, char *
 	struct loaded loaded = { .port = options->port,
 				 .log_level = options->log_level - LOG_ERROR_,
 				 .dscp = options->copy_dscp,
+				 .parity = !options->parity,
 				 .aead_backend = (int)options->aead_backend,
 				 .accept_new = options->accept_new };
 	struct conf_error error = { 0 };
