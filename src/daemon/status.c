@@ -79,7 +79,8 @@ static json_t *status_without_link(const struct peer *peer)
 /* Packets on their way to the peer: what stands, and how senders were told to slow down. */
 static json_t *status_queue(const struct ptcp_stats *p)
 {
-	return json_pack("{s:I,s:I,s:I,s:I,s:I}", "bytes", (json_int_t)p->send_queue_bytes,
+	return json_pack("{s:I,s:I,s:I,s:I,s:I,s:I}", "bytes", (json_int_t)p->send_queue_bytes,
+			 "copied", (json_int_t)p->messages_copied,
 			 "marked", (json_int_t)p->messages_marked, "shortened",
 			 (json_int_t)p->messages_shortened, "dropped",
 			 (json_int_t)p->messages_dropped_queue, "dropped_full",

@@ -49,6 +49,7 @@ enum {
 	OUTAGE_TRIES = 70,      /* and then every second */
 	CLOSE_TRIES = 3,
 	MESSAGES_MAX = 16384,         /* queued or in flight */
+	COPIES_MAX = 32,              /* waiting for their time */
 	MESSAGE_ID_SPAN = 32000,      /* between the oldest in flight and the newest */
 	PARTIALS_MAX = 4096,          /* being reassembled or held for order */
 	PARTIAL_RANGES_MAX = 64,      /* separate pieces of one message */
@@ -217,6 +218,16 @@ struct sender {
 		uint32_t slot, generation;
 	} * abandons;
 	uint32_t abandon_head, abandon_tail, n_abandons; /* n_abandons: the ring's size */
+	/*
+	 * Small urgent messages that are to be sent once more, though nobody said that they are
+	 * lost, since saying so takes longer than they are worth. A ring, in the order of due_us.
+	 */
+	struct copy {
+		uint32_t slot, generation;
+		uint64_t due_us;
+	} copies[COPIES_MAX];
+	uint32_t copy_head, copy_tail;
+	uint64_t copy_tokens, copy_us; /* bytes that copies may cost, and since when */
 	struct pool_buffer lent;                         /* by ptcp_message_reserve() */
 	bool is_lent;                                    /* the caller has it now */
 	uint64_t grace_us; /* nothing is given up for its age before */
@@ -438,6 +449,8 @@ size_t sender_pending_bytes(const struct sender *s);
 void sender_write(struct ptcp_assoc *a, struct build *b);
 /* Tells that messages can be taken again, after they could not. */
 void sender_check_room(struct ptcp_assoc *a);
+/* When the next copy is to leave; NEVER_US: none waits. */
+uint64_t sender_copy_due_us(const struct ptcp_assoc *a);
 /* Before a batch for this path. */
 void sender_fit_queue(struct ptcp_assoc *a, const struct path *p);
 void sender_write_abandons(struct ptcp_assoc *a, struct build *b);

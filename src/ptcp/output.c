@@ -10,6 +10,7 @@
  */
 #include "ptcp/assoc.h"
 
+#define COPY_GUESS_BYTES  512
 #define CONNS_GUESS_BYTES 65536 /* connections do not say how much they have */
 #define ACK_PING_EVERY    32    /* packets of mere ACKs, while there are holes to be forgotten */
 
@@ -235,6 +236,7 @@ static bool output_mtu_probe(struct ptcp_assoc *a, struct ptcp_batch *batch, str
 size_t output_pending_bytes(const struct ptcp_assoc *a)
 {
 	return sender_pending_bytes(&a->sender) + parity_pending_bytes(a) +
+	       (sender_copy_due_us(a) <= a->now_us ? COPY_GUESS_BYTES : 0) +
 	       (ptcp_conns_want_send(a->conns) ? CONNS_GUESS_BYTES : 0);
 }
 
@@ -471,9 +473,10 @@ uint64_t output_deadline_us(const struct ptcp_assoc *a)
 		return ack_path(a) ? a->ack.deadline_us : NEVER_US;
 	if (control_waits(a) || p->n_probes > 0)
 		return a->now_us;
+	if (pending_bytes == 0)
+		return min_u64(a->ack.deadline_us, sender_copy_due_us(a));
 	/* No room in the window or in the ring: an acknowledgement will tell. */
-	if (pending_bytes == 0 ||
-	    (p->in_flight_bytes > 0 && p->in_flight_bytes + p->mtu_bytes > p->cc.cwnd_bytes) ||
+	if ((p->in_flight_bytes > 0 && p->in_flight_bytes + p->mtu_bytes > p->cc.cwnd_bytes) ||
 	    !recovery_data_room(a))
 		return a->ack.deadline_us;
 	return min_u64(a->ack.deadline_us,

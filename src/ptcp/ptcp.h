@@ -346,6 +346,7 @@ struct ptcp_stats {
 	uint64_t messages_marked;         /* sent with a sign of congestion in them */
 	uint64_t messages_shortened;      /* sent without their first part, as a signal */
 	uint64_t messages_dropped_memory; /* received, but receive_memory_bytes was used up */
+	uint64_t messages_copied; /* sent twice: urgent ones, on a path that loses */
 	uint64_t messages_duplicate;
 	uint64_t order_timeouts; /* a flow moved on without a missing message */
 	uint64_t parity_sent, parity_bytes_sent, parity_received; /* packets with parity */

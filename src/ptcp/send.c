@@ -14,25 +14,33 @@
  */
 #include "ptcp/assoc.h"
 
-#define NONE            UINT32_MAX
-#define SLOTS_FIRST     64
-#define RESENDS_FIRST   32
-#define ABANDONS_FIRST  64
-#define RESENDS_MAX     (UINT32_C(1) << 20)
-#define FRAGMENT_MIN    64 /* smaller pieces are not worth their header */
-#define PERSISTENCE_MIN (100 * US_PER_MS)
-#define PERSISTENCE_MAX US_PER_S
-#define MEMORY_RETRY_US (20 * US_PER_MS)
-#define SMALL_BYTES     16384    /* up to here commit copies, so that the lent buffer stays */
-#define QUEUE_AGE_US    US_PER_S /* what waited so long before it left is of no use */
-#define TARGET_MIN_US   (5 * US_PER_MS) /* RFC 8289, section 4.3 */
-#define INTERVAL_MIN_US (100 * US_PER_MS)
-#define TARGET_MAX_US   (100 * US_PER_MS)
-#define INTERVAL_MAX_US US_PER_S
-#define QUANTUM_US      100 /* of the path's rate, a flow's share of one round */
-#define QUANTUM_MIN     1514
-#define QUANTUM_MAX     65536
-#define FRAME_COST      16 /* of a fragment, beside its bytes: for a fair share of the path */
+#define NONE             UINT32_MAX
+#define SLOTS_FIRST      64
+#define RESENDS_FIRST    32
+#define ABANDONS_FIRST   64
+#define RESENDS_MAX      (UINT32_C(1) << 20)
+#define FRAGMENT_MIN     64 /* smaller pieces are not worth their header */
+#define PERSISTENCE_MIN  (100 * US_PER_MS)
+#define PERSISTENCE_MAX  US_PER_S
+#define MEMORY_RETRY_US  (20 * US_PER_MS)
+#define SMALL_BYTES      16384    /* up to here commit copies, so that the lent buffer stays */
+#define QUEUE_AGE_US     US_PER_S /* what waited so long before it left is of no use */
+#define TARGET_MIN_US    (5 * US_PER_MS) /* RFC 8289, section 4.3 */
+#define INTERVAL_MIN_US  (100 * US_PER_MS)
+#define TARGET_MAX_US    (100 * US_PER_MS)
+#define INTERVAL_MAX_US  US_PER_S
+#define QUANTUM_US       100 /* of the path's rate, a flow's share of one round */
+#define QUANTUM_MIN      1514
+#define QUANTUM_MAX      65536
+#define COPY             0 /* instead of a count */
+#define COPY_BYTES_MAX   512
+#define COPY_DELAY_US    (4 * US_PER_MS) /* what took the first one may be over then */
+#define COPY_LATE_US     (20 * US_PER_MS)
+#define COPY_LOSS_PPM    2000  /* below, a copy is not worth it */
+#define COPY_RATE        65536 /* bytes per second of all copies */
+#define COPY_BURST_BYTES 8192
+#define COPY_LOSSES      3  /* by chance, with fewer */
+#define FRAME_COST       16 /* of a fragment, beside its bytes: for a fair share of the path */
 
 static struct queue_item *item_of(void *owner, uint32_t slot)
 {
@@ -510,7 +518,7 @@ void sender_fragment_acked(struct ptcp_assoc *a, struct sent_record *r)
 
 /*
  * Writes as much of m from `offset` on, at most n_bytes, as the packet holds. Returns how much;
- * 0: the packet is full.
+ * 0: the packet is full. n_sends counts this one too, or is COPY.
  */
 static uint32_t write_fragment(struct ptcp_assoc *a, struct build *b, uint32_t slot,
 			       uint32_t offset, uint32_t n_bytes, uint8_t n_sends)
@@ -543,6 +551,8 @@ static uint32_t write_fragment(struct ptcp_assoc *a, struct build *b, uint32_t s
 		return 0;
 	f.data_bytes = n;
 	message_write(&b->w, type, &f);
+	if (n_sends == COPY)
+		return (uint32_t)n;
 	build_record(b, &(struct sent_record){
 				.kind = SENT_FRAGMENT,
 				.n_sends = n_sends,
@@ -565,6 +575,71 @@ static bool fits_class(struct build *b, const struct message *m)
 	b->has_dscp = true;
 	b->dscp = m->dscp;
 	return true;
+}
+
+/* ---- copies
+ * ------------------------------------------------------------------------------------ */
+
+/* Copies are for a few voices, not for whoever sends small packets by the thousand. */
+static bool take_tokens(struct sender *s, uint64_t n_bytes, uint64_t now_us)
+{
+	const uint64_t passed_us = min_u64(now_us - s->copy_us, US_PER_S);
+
+	s->copy_tokens =
+		min_u64(s->copy_tokens + passed_us * COPY_RATE / US_PER_S, COPY_BURST_BYTES);
+	s->copy_us = now_us;
+	if (s->copy_tokens < n_bytes)
+		return false;
+	s->copy_tokens -= n_bytes;
+	return true;
+}
+
+/* A message has just left for the first time. */
+static void plan_copy(struct ptcp_assoc *a, const struct path *p, uint32_t slot)
+{
+	struct sender *const s = &a->sender;
+	const struct message *const m = &s->messages[slot];
+
+	if (m->sends_max == 0 || m->in_pieces || m->total_bytes > COPY_BYTES_MAX)
+		return;
+	if (p->parity.n_lost < COPY_LOSSES || parity_loss_ppm(p) < COPY_LOSS_PPM ||
+	    s->copy_tail - s->copy_head == COPIES_MAX ||
+	    !take_tokens(s, m->total_bytes + FRAME_COST, a->now_us))
+		return;
+	s->copies[s->copy_tail++ % COPIES_MAX] = (struct copy){
+		.slot = slot,
+		.generation = m->generation,
+		.due_us = a->now_us + COPY_DELAY_US,
+	};
+}
+
+uint64_t sender_copy_due_us(const struct ptcp_assoc *a)
+{
+	const struct sender *const s = &a->sender;
+
+	return s->copy_head == s->copy_tail ? NEVER_US
+					    : s->copies[s->copy_head % COPIES_MAX].due_us;
+}
+
+/* Nobody waits for a copy's acknowledgement: the first one answers for the message. */
+static void write_copies(struct ptcp_assoc *a, struct build *b)
+{
+	struct sender *const s = &a->sender;
+
+	while (sender_copy_due_us(a) <= a->now_us) {
+		const struct copy e = s->copies[s->copy_head % COPIES_MAX];
+		const struct message *const m = message_at(s, e.slot, e.generation);
+
+		if (m && m->state == MESSAGE_SENDING && a->now_us < e.due_us + COPY_LATE_US) {
+			if (writer_left(&b->w) < MESSAGE_HEADER_BYTES_MAX + m->total_bytes ||
+			    !fits_class(b, m))
+				return;
+			write_fragment(a, b, e.slot, 0, m->total_bytes, COPY);
+			b->eliciting = true;
+			a->stats.messages_copied++;
+		}
+		s->copy_head++;
+	}
 }
 
 /* False: the packet is full. */
@@ -712,8 +787,10 @@ static void write_new(struct ptcp_assoc *a, struct build *b)
 			parity_note_ordered(a, n);
 		m->sent_bytes += n;
 		m->n_pending++;
-		if (m->sent_bytes == m->total_bytes)
+		if (m->sent_bytes == m->total_bytes) {
 			m->state = MESSAGE_SENDING;
+			plan_copy(a, b->path, slot);
+		}
 	}
 }
 
@@ -739,6 +816,7 @@ void sender_fit_queue(struct ptcp_assoc *a, const struct path *p)
 
 void sender_write(struct ptcp_assoc *a, struct build *b)
 {
+	write_copies(a, b);
 	if (write_resends(a, b))
 		write_new(a, b);
 }

@@ -18,3 +18,8 @@ TESTS += tests/unit/test_ptcp_parity
 tests_unit_test_ptcp_parity_SOURCES = tests/unit/test_ptcp_parity.c tests/unit/ptcp_pair.c \
 	tests/unit/ptcp_pair.h
 tests_unit_test_ptcp_parity_LDADD = src/ptcp/libptcp.la src/base/libbase.la $(CMOCKA_LIBS)
+check_PROGRAMS += tests/unit/test_ptcp_messages
+TESTS += tests/unit/test_ptcp_messages
+tests_unit_test_ptcp_messages_SOURCES = tests/unit/test_ptcp_messages.c tests/unit/ptcp_pair.c \
+	tests/unit/ptcp_pair.h
+tests_unit_test_ptcp_messages_LDADD = src/ptcp/libptcp.la src/base/libbase.la $(CMOCKA_LIBS)
