@@ -10,7 +10,7 @@
 
 #include <jansson.h>
 
-#define CLI_LINE_MAX_BYTES   (1u << 20) /* one JSON line from the daemon */
+#define CLI_LINE_MAX_BYTES   ((1u << 21) + 1) /* one JSON line from the daemon */
 #define CLI_SECRET_MAX_BYTES 1024
 #define CLI_POSITIONALS_MAX  3
 

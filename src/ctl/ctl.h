@@ -23,12 +23,13 @@
 
 #include <jansson.h>
 
-#define CTL_VERSION        1
-#define CTL_LINE_BYTES_MAX (256 * 1024) /* either direction, without the newline */
-#define CTL_TEXT_BYTES_MAX 4096         /* any text argument but a PEM */
-#define CTL_PEM_BYTES_MAX  (64 * 1024)
-#define CTL_ADDRESS_BYTES  320 /* resource 64, @, domain 253, NUL, rounded up */
-#define CTL_SOCKET         RUNSTATEDIR "/q2q-tun/control" /* where it is unless configured */
+#define CTL_VERSION         1
+#define CTL_LINE_BYTES_MAX  (256 * 1024)  /* a request, without the newline */
+#define CTL_REPLY_BYTES_MAX (2048 * 1024) /* a reply: the status of a thousand peers fits */
+#define CTL_TEXT_BYTES_MAX  4096          /* any text argument but a PEM */
+#define CTL_PEM_BYTES_MAX   (64 * 1024)
+#define CTL_ADDRESS_BYTES   320 /* resource 64, @, domain 253, NUL, rounded up */
+#define CTL_SOCKET          RUNSTATEDIR "/q2q-tun/control" /* where it is unless configured */
 
 /* The code of an error; also the exit status of the command line. */
 enum ctl_code {

@@ -51,7 +51,7 @@ static void send_line(struct client *client, char *line)
 {
 	const size_t n_bytes = line ? strlen(line) : 0;
 
-	if (!line || n_bytes > CTL_LINE_BYTES_MAX || net_line_send(client->line, line, n_bytes))
+	if (!line || n_bytes > CTL_REPLY_BYTES_MAX || net_line_send(client->line, line, n_bytes))
 		net_soon_queue(&client->gone);
 	if (line)
 		secret_wipe(line, n_bytes);
@@ -340,6 +340,7 @@ static void on_accepted(void *user, int fd, const struct net_peer *peer)
 	TAILQ_INIT(&client->ops);
 	net_soon_init(&client->gone, d->loop, on_gone, client);
 	config.line_bytes_max = CTL_LINE_BYTES_MAX;
+	config.output_bytes_max = CTL_REPLY_BYTES_MAX + CTL_LINE_BYTES_MAX;
 	config.user = client;
 	if (net_line_new(d->loop, &config, &client->line)) {
 		free(client);

@@ -7,9 +7,8 @@
 . "$(dirname "$0")/tunnel_lab.sh"
 
 CACHE=${Q2Q_TEST_CACHE:-/var/cache/q2q-tun-test}
-PACKAGES=systemd,systemd-sysv,libssl3,libnl-3-200,libnl-route-3-200,libcap-ng0,libseccomp2
-PACKAGES=$PACKAGES,libevent-core-2.1-7,libc-ares2,libjansson4,libinih1,libsmartcols1,libsqlite3-0
-PACKAGES=$PACKAGES,iproute2,iputils-ping,procps
+# What the programs were linked with comes from ldd, for some libraries are optional.
+PACKAGES=systemd,systemd-sysv,iproute2,iputils-ping,procps
 
 reason=$(lab_need_root) || tap_skip_all "$reason"
 for tool in debootstrap systemd-nspawn; do
@@ -18,14 +17,25 @@ done
 [ -x "${abs_top_builddir:-/nonexistent}/tests/netns/root/usr/local/sbin/q2q-tund" ] ||
     tap_bail "q2q-tun is not installed into tests/netns/root; run this by make check"
 
+# library_packages PROGRAM...: the Debian packages of the shared libraries that they need
+library_packages() {
+    local library
+    for library in $(ldd "$@" | awk '$2 == "=>" && $3 ~ /^\// { print $1 }' | sort -u); do
+        dpkg -S "*/$library" 2>/dev/null | grep -v '^diversion' | sed 's/:.*//'
+    done | sort -u
+}
+
 debian_tree() {
-    local mirror
-    [ -d "$CACHE/bookworm" ] && return
+    local mirror root=$abs_top_builddir/tests/netns/root/usr/local
+    PACKAGES=$PACKAGES,$(library_packages "$root"/sbin/q2q-tund "$root"/bin/q2q-server "$root"/bin/q2q-tun | paste -sd,)
+    TREE=$CACHE/bookworm.$(echo "$PACKAGES" | sha256sum | cut -c1-12)
+    [ -d "$TREE" ] && return
     mirror=$(apt-get indextargets --format '$(SITE) $(RELEASE)' | awk '$2 == "bookworm" { print $1; exit }')
     mkdir -p "$CACHE"
-    rm -rf "$CACHE/bookworm.new"
-    debootstrap --variant=minbase --include=$PACKAGES bookworm "$CACHE/bookworm.new" ${mirror:+"$mirror"} \
-        >"$CACHE/debootstrap.log" 2>&1 && mv "$CACHE/bookworm.new" "$CACHE/bookworm"
+    # One tree is enough: those of other lists are not used again.
+    rm -rf "$CACHE"/bookworm*
+    debootstrap --variant=minbase --include="$PACKAGES" bookworm "$TREE.new" ${mirror:+"$mirror"} \
+        >"$CACHE/debootstrap.log" 2>&1 && mv "$TREE.new" "$TREE"
 }
 debian_tree || tap_skip_all "debootstrap cannot make a Debian tree here (see $CACHE/debootstrap.log)"
 
@@ -95,7 +105,7 @@ lab_use_root "$abs_top_builddir/tests/netns/root"
 lab_internet || tap_bail "the lab's network"
 lab_dns core 192.0.2.1 --host-record=server.test,192.0.2.10 --srv-host=_q2q._tcp.server.test,server.test,8788
 for host in server alice; do
-    cp -a "$CACHE/bookworm" "$LAB_DIR/$host.tree"
+    cp -a "$TREE" "$LAB_DIR/$host.tree"
     cp -a "$abs_top_builddir/tests/netns/root/." "$LAB_DIR/$host.tree/"
     echo "$host" >"$LAB_DIR/$host.tree/etc/hostname"
     rm -f "$LAB_DIR/$host.tree/etc/resolv.conf"

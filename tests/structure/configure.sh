@@ -54,7 +54,9 @@ for library in "${LIBRARIES[@]}"; do
     ok "without $module, it names $packages" $?
 done
 
-wanted=$(printf '%s\n' "${LIBRARIES[@]}" | cut -d ' ' -f 2- | tr ' ' '\n' | sort)
+# Those it can do without, too: "libNAME is missing. On Debian: apt-get install PACKAGE".
+optional=$(sed -nE 's/.*\[lib[A-Za-z_]+ is missing\. On Debian: apt-get install ([a-z0-9-]+)\].*/\1/p' "$top/configure.ac")
+wanted=$(printf '%s\n' "${LIBRARIES[@]}" | cut -d ' ' -f 2- | tr ' ' '\n' | cat - <(echo "$optional") | grep . | sort)
 installed=$(. "$top/contrib/common.sh" && tr ' ' '\n' <<<"$PACKAGES_BUILD" | grep -e '-dev$' | sort)
 diff <(echo "$wanted") <(echo "$installed") >"$dir/log"
 ok "contrib/common.sh installs the libraries that configure asks for, and no others" $?
