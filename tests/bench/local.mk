@@ -18,3 +18,11 @@ tests_bench_null_tunnel_LDADD = src/base/libbase.la $(OPENSSL_LIBS) $(IPSEC_MB_L
 noinst_PROGRAMS += tests/bench/packets
 tests_bench_packets_SOURCES = tests/bench/packets.c
 tests_bench_packets_LDADD = src/base/libbase.la -lm
+
+# Many peers: load plays their far ends, scale.sh measures, tests/netns/many.sh is its small form.
+noinst_PROGRAMS += tests/bench/load
+tests_bench_load_SOURCES = tests/bench/load.c
+tests_bench_load_LDADD = src/session/libsession.la src/net/libnet.la src/q2q/libq2q.la \
+	src/amp/libamp.la src/nat/libnat.la src/stun/libstun.la src/ptcp/libptcp.la \
+	src/tun/libtun.la src/crypto/libcrypto.la src/base/libbase.la $(OPENSSL_LIBS)
+EXTRA_DIST += tests/bench/scale.sh tests/bench/scale_lab.sh

@@ -5,6 +5,7 @@ NETNS_TESTS = \
 	tests/netns/federation.sh \
 	tests/netns/glare.sh \
 	tests/netns/hardship.sh \
+	tests/netns/many.sh \
 	tests/netns/nat.sh \
 	tests/netns/nat_kinds.sh \
 	tests/netns/relay.sh \

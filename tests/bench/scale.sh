@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# Many peers on one daemon: tests/bench/load plays their far ends in one process.
+#
+#   tests/bench/scale.sh [--peers N] [--seconds S] [--json FILE]
+#
+# Needs root, and abs_top_builddir with tests/netns/root in it (make tests/netns/root.stamp).
+# Prints a table, and with --json also one JSON object: set-up time, memory, CPU while idle,
+# wake-ups, round trip of one ping, throughput to one peer and to all.
+. "$(dirname "$0")/../netns/lab.sh"
+
+peers=1000 seconds=5 json='' idle=20
+while [ $# -gt 0 ]; do
+    case $1 in
+    --peers) peers=$2 ;;
+    --seconds) seconds=$2 ;;
+    --idle) idle=$2 ;;
+    --json) json=$2 ;;
+    *) echo "usage: $0 [--peers N] [--seconds S] [--idle S] [--json FILE]" >&2; exit 2 ;;
+    esac
+    shift 2
+done
+. "$(dirname "$0")/scale_lab.sh"
+lab_need_root >&2 || exit 77
+load=$abs_top_builddir/tests/bench/load
+[ -x "$load" ] || { echo "tests/bench/load is not built" >&2; exit 1; }
+
+median_ping() { # HOST TARGET
+    on "$1" ping -q -c 200 -i 0.005 "$2" | awk -F/ '/^rtt/ { print $5 }'
+}
+
+# ticks PID: CPU time in milliseconds (USER_HZ is 100)
+cpu_ms() { awk '{ print ($14 + $15) * 10 }' "/proc/$1/stat"; }
+switches() { awk '/^voluntary_ctxt/ { print $2 }' "/proc/$1/status"; }
+
+scale_lab scale "$peers" || exit 1
+rss_start=$(scale_rss)
+scale_wait_up "$peers" 180 || { echo "not all came up" >&2; scale_report >&2; exit 1; }
+setup_us=$(scale_report | scale_field setup_us)
+sleep 6
+rss_up=$(scale_rss)
+cpu=$(cpu_ms "$SCALE_DAEMON") before=$(switches "$SCALE_DAEMON")
+sleep "$idle"
+cpu=$(($(cpu_ms "$SCALE_DAEMON") - cpu)) wake=$(($(switches "$SCALE_DAEMON") - before))
+ping_ms=$(median_ping dut "$(scale_vip 0)")
+
+scale_report >/dev/null
+on dut "$load" blast 0 1 "$seconds"
+one=$(scale_report)
+sleep 1
+scale_report >/dev/null
+on dut "$load" blast 0 "$peers" "$seconds"
+all=$(scale_report)
+rss_load=$(scale_rss)
+sleep 8
+rss_after=$(scale_rss)
+
+report() {
+    python3 - "$@" <<'PY'
+import json, sys
+peers, setup_us, rss0, rss1, idle, cpu, wake, ping, one, alls, rss2, rss3, seconds = sys.argv[1:14]
+one, alls = json.loads(one), json.loads(alls)
+mbit = lambda r: round(r["bytes"] * 8 / float(seconds) / 1e6)
+out = {
+    "peers": int(peers), "setup_s": round(int(setup_us) / 1e6, 2),
+    "setup_per_s": round(int(peers) / max(int(setup_us) / 1e6, 1e-6)),
+    "rss_start_kib": int(rss0), "rss_up_kib": int(rss1),
+    "kib_per_peer": round((int(rss1) - int(rss0)) / int(peers), 1),
+    "idle_cpu_percent": round(float(cpu) / 10 / float(idle), 2),
+    "idle_wakeups_per_s": round(int(wake) / float(idle), 1),
+    "ping_ms": float(ping or 0), "one_mbit": mbit(one), "all_mbit": mbit(alls),
+    "all_active": alls["active"], "least_bytes": alls["least"], "median_bytes": alls["median"],
+    "most_bytes": alls["most"], "rss_load_kib": int(rss2), "rss_after_kib": int(rss3),
+}
+json.dump(out, sys.stdout)
+print()
+PY
+}
+result=$(report "$peers" "$setup_us" "$rss_start" "$rss_up" "$idle" "$cpu" "$wake" "$ping_ms" "$one" "$all" "$rss_load" "$rss_after" "$seconds")
+python3 -c 'import json,sys
+for k, v in json.loads(sys.argv[1]).items(): print(f"{k:20} {v}")' "$result"
+if [ -n "$json" ]; then echo "$result" >"$json"; fi
