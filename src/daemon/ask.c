@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #define INBOUND_US (15 * US_PER_S)
+#define ASKS_MAX   32 /* at one server at a time; the others wait for an answer */
 
 enum session_why ask_why(const struct problem *p)
 {
@@ -28,6 +29,8 @@ void ask_send(struct hub_link *h, struct link *link)
 	struct problem problem;
 	int r;
 
+	if (h->n_asking >= ASKS_MAX)
+		return;
 	call.inbound.from = link->identity->address;
 	call.inbound.to = link->peer->address;
 	call.inbound.protocol = amp_text(HUB_PROTOCOL);
@@ -44,7 +47,28 @@ void ask_send(struct hub_link *h, struct link *link)
 		ask_failed(link, SESSION_WHY_SERVER, &problem);
 		return;
 	}
+	h->n_asking++;
 	serverlink_pump(h->server);
+}
+
+static struct link *next_waiting(struct hub_link *h)
+{
+	struct link *link;
+
+	LIST_FOREACH (link, &h->daemon->links, entry)
+		if (link->ask_hub == h && !link->ask_sent)
+			break;
+	return link;
+}
+
+void ask_over(struct hub_link *h)
+{
+	struct link *link;
+
+	if (h->n_asking > 0)
+		h->n_asking--;
+	while (hub_is_ready(h) && h->n_asking < ASKS_MAX && (link = next_waiting(h)))
+		ask_send(h, link);
 }
 
 void hub_ask(struct link *link, const char *request)

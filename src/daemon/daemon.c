@@ -317,6 +317,7 @@ static void stop_services(struct daemon *d)
 	control_stop(d);
 	names_stop(d);
 	requests_save(d);
+	upkeep_stop(d);
 	peers_fini(d);
 	hub_stop(d);
 	gather_stop(d);
@@ -326,7 +327,6 @@ static void stop_services(struct daemon *d)
 		monitor_drop(d, STAILQ_FIRST(&d->monitor_waiting));
 	net_changes_free(d->changes);
 	net_timer_disarm(&d->alive);
-	upkeep_stop(d);
 	net_timer_disarm(&d->stop_timer);
 	net_timer_disarm(&d->requests.save_timer);
 }

@@ -50,6 +50,7 @@ static void wake_links(struct hub_link *h)
 static void hub_ready(struct hub_link *h)
 {
 	h->ready = true;
+	h->n_asking = 0;
 	h->n_failures = 0;
 	h->problem.code = CTL_DONE;
 	gather_add_server(h->daemon, &h->server->remote);
@@ -109,17 +110,19 @@ static void on_event(void *user, struct serverlink *l, const struct q2q_event *e
 		hub_call(h, event);
 		return;
 	case Q2Q_EVENT_ANSWER:
-		if (event->command == Q2Q_INBOUND)
+		if (event->command == Q2Q_INBOUND) {
 			ask_answered(h, event);
-		else if (event->command == Q2Q_CHANNEL)
+			ask_over(h);
+		} else if (event->command == Q2Q_CHANNEL)
 			channel_answered(h, event);
 		else if (event->command == Q2Q_LISTEN)
 			listen_answered(h, event);
 		return;
 	case Q2Q_EVENT_ERROR:
-		if (event->command == Q2Q_INBOUND)
+		if (event->command == Q2Q_INBOUND) {
 			ask_error(h, event);
-		else if (event->command == Q2Q_LISTEN)
+			ask_over(h);
+		} else if (event->command == Q2Q_LISTEN)
 			listen_answered(h, event);
 		return;
 	default:
@@ -182,6 +185,7 @@ static void on_failed(void *user, struct serverlink *l, const struct problem *pr
 	h->problem = *problem;
 	h->ready = false;
 	h->listening = false;
+	h->n_asking = 0;
 	plan_retry(h);
 	if (h->wake)
 		net_timer_arm(&h->retry, net_loop_now_us(h->daemon->loop));

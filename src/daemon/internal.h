@@ -68,6 +68,7 @@ struct peer {
 	bool wanted;             /* we connect, at start too */
 	bool linked;             /* it was up, and nobody took it down: worth a question at start */
 	bool held;               /* taken down by the user: refused until up or allow */
+	bool unsaved;            /* upkeep_save() writes it */
 	bool damaged; /* its file cannot be read, and stays as it is; nothing else holds */
 	char as[Q2Q_ADDRESS_TEXT_BYTES]; /* the identity of ours to use, or "" */
 	enum session_path_mode path_mode;
@@ -205,8 +206,9 @@ struct hub_link {
 	char domain[Q2Q_DOMAIN_MAX_BYTES + 1];
 	bool own;
 	bool listening;
-	bool ready; /* and not known to have failed: see hub_is_ready() */
-	bool wake;  /* again at once, when those that it failed have been told */
+	bool ready;        /* and not known to have failed: see hub_is_ready() */
+	bool wake;         /* again at once, when those that it failed have been told */
+	unsigned n_asking; /* inbound calls without an answer yet */
 	unsigned n_failures;
 	uint64_t idle_since_us; /* foreign: nobody needs it since then */
 	struct net_timer retry;
@@ -220,7 +222,9 @@ LIST_HEAD(hub_list, hub_link);
 /* ask.c: what hub_ask() started. */
 enum session_why ask_why(const struct problem *problem);
 void ask_failed(struct link *link, enum session_why why, const struct problem *problem);
+/* Now, or where many wait for an answer, after one of those: ask_over() tells of it. */
 void ask_send(struct hub_link *h, struct link *link);
+void ask_over(struct hub_link *h);
 bool ask_trusts_new(struct link *link); /* somebody said in advance that a new key is fine */
 void ask_answered(struct hub_link *h, const struct q2q_event *event);
 
@@ -507,8 +511,8 @@ typedef void op_fn(struct op *op);
 op_fn command_register, command_authorize, command_identity_list, command_identity_show,
 	command_identity_default, command_identity_export, command_identity_import,
 	command_identity_rotate, command_up, command_down, command_wait, command_status,
-	command_doctor, command_peers, command_peers_forget, command_peers_pin, command_allow, command_deny,
-	command_requests, command_ping, command_log, command_monitor, command_version;
+	command_doctor, command_peers, command_peers_forget, command_peers_pin, command_allow,
+	command_deny, command_requests, command_ping, command_log, command_monitor, command_version;
 /* The address argument, checked; false: the op has ended. */
 bool op_user(struct op *op, const char *name, struct q2q_address *ret_address);
 /* The peer that the address argument names; NULL: the op has ended. */
@@ -547,6 +551,8 @@ void upkeep_start(struct daemon *d);
 void upkeep_stop(struct daemon *d);
 /* Something changed that may leave a link or a connection without a use. */
 void upkeep_soon(struct daemon *d);
+/* Writes what nobody waits for, when there is time: a disk may take long to confirm each. */
+void upkeep_save(struct daemon *d, struct peer *peer);
 /* Messages were given back: the heap may be too. */
 void upkeep_freed(struct daemon *d, size_t n_bytes);
 
@@ -584,7 +590,7 @@ struct daemon {
 	struct net_watch monitor_watch;
 	STAILQ_HEAD(, waiting_request) monitor_waiting; /* requests that it has no room for yet */
 	unsigned n_monitor_waiting;
-	struct net_timer alive, sweep, trim, stop_timer;
+	struct net_timer alive, sweep, trim, save, stop_timer;
 	size_t freed_bytes; /* of d->memory, not yet given back to the system */
 	uint32_t monitor_id;
 	uint64_t next_cookie;

@@ -11,6 +11,7 @@
 #define TRIM_BYTES     ((size_t)256 << 10) /* so much freed is worth the work */
 #define TRIM_PAD_BYTES ((size_t)64 << 10)
 #define TRIM_US        (2 * US_PER_S)
+#define SAVE_US        (50 * US_PER_MS) /* a write takes about a tenth of it */
 
 /*
  * Certificates and permissions end by the clock, connections by not being needed: while something
@@ -54,14 +55,54 @@ void upkeep_freed(struct daemon *d, size_t n_bytes)
 		net_timer_arm(&d->trim, net_loop_now_us(d->loop) + TRIM_US);
 }
 
+static struct peer *next_unsaved(struct daemon *d)
+{
+	struct peer *peer;
+
+	TAILQ_FOREACH (peer, &d->peers, entry)
+		if (peer->unsaved)
+			break;
+	return peer;
+}
+
+static struct peer *save_one(struct daemon *d)
+{
+	struct peer *peer = next_unsaved(d);
+
+	if (!peer)
+		return NULL;
+	peer->unsaved = false;
+	peers_save(d, peer);
+	return peer;
+}
+
+static void on_save(void *user, uint64_t now_us)
+{
+	struct daemon *d = user;
+
+	if (save_one(d))
+		net_timer_arm(&d->save, now_us + SAVE_US);
+}
+
+void upkeep_save(struct daemon *d, struct peer *peer)
+{
+	peer->unsaved = true;
+	if (d->save.due_us == NEVER_US)
+		net_timer_arm(&d->save, net_loop_now_us(d->loop) + SAVE_US);
+}
+
 void upkeep_start(struct daemon *d)
 {
 	net_timer_init(&d->sweep, d->loop, on_sweep, d);
 	net_timer_init(&d->trim, d->loop, on_trim, d);
+	net_timer_init(&d->save, d->loop, on_save, d);
 }
 
 void upkeep_stop(struct daemon *d)
 {
 	net_timer_disarm(&d->sweep);
 	net_timer_disarm(&d->trim);
+	net_timer_disarm(&d->save);
+	while (save_one(d))
+		;
 }
