@@ -3,7 +3,7 @@
  * and its users p0 ... pN-1, for one daemon that is alice@load.test.
  *
  *   load serve PEERS STATE-DIR ADDRESS PORT   writes the state of alice's daemon, then plays
- *   load blast FIRST PEERS SECONDS            sends UDP to that many of them, from alice's machine
+ *   load blast FIRST PEERS SECONDS MBIT       sends them UDP from alice's machine, MBIT/s in all
  *
  * Both ends are real: `serve` runs one session per peer, with its own certificate, all
  * in one process; the daemon under test is q2q-tund as it is installed. SIGUSR1 makes
@@ -707,24 +707,26 @@ static void blast_socket(unsigned number, int *ret_fd)
 		die("socket", errno);
 }
 
-/* Round robin, as fast as the devices take it; a device that is full is passed over. */
-static int blast(unsigned first, unsigned n, unsigned seconds)
+/* Round robin, at a steady rate; a device that is full is passed over. */
+static int blast(unsigned first, unsigned n, unsigned seconds, unsigned mbit)
 {
 	static uint8_t data[SEGMENT * SEGMENTS];
-	const uint64_t until_us = net_clock_us() + seconds * US_PER_S;
+	const uint64_t start_us = net_clock_us(),
+		       gap_us = max_u64(sizeof(data) * 8 / max_u64(mbit, 1), 1);
+	uint64_t due_us = start_us;
 	int *fds = calloc(n, sizeof(*fds));
 
 	if (!fds)
 		die("memory", ENOMEM);
 	for (unsigned i = 0; i < n; i++)
 		blast_socket(first + i, &fds[i]);
-	while (net_clock_us() < until_us) {
-		unsigned n_sent = 0;
+	for (unsigned i = 0; due_us < start_us + seconds * US_PER_S; i = (i + 1) % n) {
+		const uint64_t now_us = net_clock_us();
 
-		for (unsigned i = 0; i < n; i++)
-			n_sent += send(fds[i], data, sizeof(data), 0) > 0;
-		if (n_sent == 0)
-			usleep(200);
+		if (now_us < due_us)
+			usleep((useconds_t)(due_us - now_us));
+		(void)!send(fds[i], data, sizeof(data), 0);
+		due_us += gap_us;
 	}
 	for (unsigned i = 0; i < n; i++)
 		close(fds[i]);
@@ -750,10 +752,10 @@ int main(int argc, char **argv)
 	setrlimit(RLIMIT_NOFILE, &files);
 	if (argc == 6 && !strcmp(argv[1], "serve"))
 		return serve(number_of(argv[2], PEERS_MAX), argv[3], argv[4], argv[5]);
-	if (argc == 5 && !strcmp(argv[1], "blast"))
+	if (argc == 6 && !strcmp(argv[1], "blast"))
 		return blast(number_of(argv[2], PEERS_MAX), number_of(argv[3], PEERS_MAX),
-			     number_of(argv[4], 3600));
+			     number_of(argv[4], 3600), number_of(argv[5], 100000));
 	fprintf(stderr, "usage: load serve PEERS STATE-DIR ADDRESS PORT\n"
-			"       load blast FIRST PEERS SECONDS\n");
+			"       load blast FIRST PEERS SECONDS MBIT\n");
 	return 2;
 }

@@ -1,21 +1,22 @@
 #!/usr/bin/env bash
 # Many peers on one daemon: tests/bench/load plays their far ends in one process.
 #
-#   tests/bench/scale.sh [--peers N] [--seconds S] [--json FILE]
+#   tests/bench/scale.sh [--peers N] [--seconds S] [--idle S] [--mbit M] [--json FILE]
 #
 # Needs root, and abs_top_builddir with tests/netns/root in it (make tests/netns/root.stamp).
 # Prints a table, and with --json also one JSON object: set-up time, memory, CPU while idle,
 # wake-ups, round trip of one ping, throughput to one peer and to all.
 . "$(dirname "$0")/../netns/lab.sh"
 
-peers=1000 seconds=5 json='' idle=20
+peers=1000 seconds=5 json='' idle=20 mbit=1000
 while [ $# -gt 0 ]; do
     case $1 in
     --peers) peers=$2 ;;
     --seconds) seconds=$2 ;;
     --idle) idle=$2 ;;
+    --mbit) mbit=$2 ;;
     --json) json=$2 ;;
-    *) echo "usage: $0 [--peers N] [--seconds S] [--idle S] [--json FILE]" >&2; exit 2 ;;
+    *) echo "usage: $0 [--peers N] [--seconds S] [--idle S] [--mbit M] [--json FILE]" >&2; exit 2 ;;
     esac
     shift 2
 done
@@ -44,11 +45,11 @@ cpu=$(($(cpu_ms "$SCALE_DAEMON") - cpu)) wake=$(($(switches "$SCALE_DAEMON") - b
 ping_ms=$(median_ping dut "$(scale_vip 0)")
 
 scale_report >/dev/null
-on dut "$load" blast 0 1 "$seconds"
+on dut "$load" blast 0 1 "$seconds" "$mbit"
 one=$(scale_report)
 sleep 1
 scale_report >/dev/null
-on dut "$load" blast 0 "$peers" "$seconds"
+on dut "$load" blast 0 "$peers" "$seconds" "$mbit"
 all=$(scale_report)
 rss_load=$(scale_rss)
 sleep 8

@@ -18,7 +18,8 @@ scale_lab() {
     SCALE_LOAD=$(lab_outer_pid gen load)
     chown -R 64188:64188 "$LAB_DIR/dut/state"
     printf '[domain load.test]\nserver = 10.9.0.1:%s\n' $SCALE_PORT | on dut sh -c 'cat >/root/q2q-tun.conf'
-    lab_daemon_start dut --config /root/q2q-tun.conf || return
+    on dut q2q-tund --foreground --config /root/q2q-tun.conf >>"$LAB_DIR/dut-q2q-tund.log" 2>&1 </dev/null &
+    wait_for 60 on dut q2q-tun status || return
     SCALE_DAEMON=$(lab_outer_pid dut q2q-tund | tail -n 1)
 }
 
