@@ -174,6 +174,7 @@ struct ptcp_assoc *ptcp_assoc_new(const struct ptcp_config *config, uint64_t now
 	a->config = *config;
 	set_defaults(a);
 	a->now_us = a->last_received_us = a->switched_us = a->busy_us = now_us;
+	a->cc_ops = cc_by_number(config->congestion_control);
 	a->handshake_timeout_us = add_sat_u64(now_us, a->config.handshake_timeout_us);
 	a->all_down_us = NEVER_US;
 	a->relay_allowed = true;
@@ -244,7 +245,7 @@ void assoc_established(struct ptcp_assoc *a)
 	if (!first)
 		return;
 	/* Both have answered there under a key that nobody else has. */
-	cc_init(&first->cc, &cc_bbr_ops, first->mtu_bytes, first->rtt.srtt_us, a->now_us);
+	cc_init(&first->cc, a->cc_ops, first->mtu_bytes, first->rtt.srtt_us, a->now_us);
 	pacer_set_rate(&first->pacer, first->cc.pacing_rate, first->mtu_bytes, a->now_us);
 	path_set_state(a, first, PTCP_PATH_UP, "handshake");
 }

@@ -297,6 +297,7 @@ struct ptcp_assoc {
 	struct ack_state ack;
 	struct replay replay;
 	struct path paths[PTCP_PATHS_MAX];
+	const struct cc_ops *cc_ops;
 	struct path *active;   /* NULL: none to send on */
 	struct path *heard;    /* where the peer was heard last */
 	struct path *ack_path; /* where what is to be acknowledged came last */

@@ -40,27 +40,54 @@ struct cc_ack {
 	uint64_t ce_packets;      /* newly reported */
 };
 
-enum bbr_mode { BBR_STARTUP, BBR_DRAIN, BBR_PROBE_BW, BBR_PROBE_RTT, BBR_MODE_COUNT };
+enum bbr_mode {
+	BBR_STARTUP,
+	BBR_DRAIN,
+	BBR_PROBE_DOWN, /* these three by turns */
+	BBR_PROBE_CRUISE,
+	BBR_PROBE_UP,
+	BBR_PROBE_RTT,
+	BBR_MODE_COUNT
+};
+
+/* Bounds below what was measured at best; NEVER_US: none. */
+struct bbr_bounds {
+	uint64_t rate;        /* short-term, by standing queue and congestion */
+	uint64_t inflight_lo; /* the same, bytes */
+	uint64_t inflight_hi; /* where probing found the end of the path */
+};
 
 struct bbr {
-	uint8_t mode;  /* enum bbr_mode */
-	uint8_t cycle; /* phase of PROBE_BW */
-	bool round_start, full_pipe, round_cut;
+	uint8_t mode; /* enum bbr_mode */
+	bool full_pipe, competing;
 	unsigned n_full;
 	uint64_t full_rate;
-	uint64_t cycle_us;
 	/* Rounds: one per round trip, counted by delivered bytes. */
 	uint32_t round, tick;
-	uint64_t round_end_bytes, tick_us;
-	uint64_t round_acked_bytes, round_lost_bytes, round_rate;
-	unsigned round_lost_packets;
+	uint64_t tick_us;
+	struct {
+		uint64_t end_bytes, start_us, start_bytes;
+		uint64_t acked_bytes, lost_bytes, in_flight, min_rtt_us;
+		unsigned lost_packets, ce_packets;
+		bool app_limited, punished, congested;
+	} now;
+	uint64_t last_in_flight; /* most of it in the round before */
 	struct cc_max_filter rate;
-	uint64_t rate_cap;     /* short-term bounds after loss; UINT64_MAX: none */
-	uint64_t inflight_cap; /* bytes */
+	struct bbr_bounds bounds, undo;
+	uint64_t undo_bytes, undo_left_bytes; /* lost in the event that undo is for; 0: none */
+	unsigned noise;                       /* random loss that this path has, of 10000 */
+	/* Queue: least round trip of the last two spans of a quarter round. */
+	uint64_t span_us, span_min_us[2];
+	uint64_t queue_before_us, competing_until_us;
+	uint64_t knee_rate;              /* where the last queue began to stand */
+	unsigned n_stuck, n_calm, n_low; /* rounds in a row */
+	uint32_t calm_round;             /* up to here comes what was sent while probing */
+	/* Cycle. */
+	uint64_t phase_us, probe_us, up_rate;
+	uint32_t phase_round, probe_round;
 	/* Bound learnt from losses far above the BDP: the receiver's socket buffer; grows back. */
 	uint64_t buffer_cap, buffer_cap_us;
-	uint64_t round_in_flight; /* most of it in this round */
-	uint64_t min_rtt_us, min_rtt_stamp_us;
+	uint64_t min_rtt_us, min_rtt_stamp_us, probe_min_us, probe_min_before_us;
 	uint64_t probe_rtt_end_us; /* 0: not drained yet */
 	uint64_t saved_cwnd;
 	/* Acknowledgements that come in lumps need a larger window. */
@@ -77,6 +104,8 @@ struct cc_ops {
 	void (*on_lost)(struct cc *cc, uint64_t n_bytes, uint64_t in_flight_bytes, uint64_t now_us);
 	/* Packets reported lost arrived after all. */
 	void (*on_spurious)(struct cc *cc, uint64_t n_bytes);
+	/* Nothing was in flight for idle_us, and now a packet leaves. */
+	void (*on_restart)(struct cc *cc, uint64_t idle_us, uint64_t now_us);
 	/* Several probe timeouts in a row: what we believed of the path no longer holds. */
 	void (*on_collapse)(struct cc *cc, uint64_t now_us);
 	const char *(*mode)(const struct cc *cc);
@@ -93,7 +122,9 @@ struct cc {
 	};
 };
 
-extern const struct cc_ops cc_bbr_ops;
+extern const struct cc_ops cc_bbr_ops, cc_cubic_ops;
+/* By enum ptcp_congestion_control; the default for one that does not exist. */
+const struct cc_ops *cc_by_number(unsigned number);
 
 static inline void cc_init(struct cc *cc, const struct cc_ops *ops, size_t mtu_bytes,
 			   uint64_t srtt_us, uint64_t now_us)

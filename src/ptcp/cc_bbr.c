@@ -1,38 +1,63 @@
 /*
- * A model-based controller after BBR version 1 (Cardwell et al., ACM Queue 14(5), 2016;
- * draft-cardwell-iccrg-bbr-congestion-control-00), with these differences:
+ * A model-based controller of the BBR family (draft-ietf-ccwg-bbr; Cardwell et al., ACM Queue
+ * 14(5), 2016), for a tunnel over bad links: it tells random loss from congestion, and keeps queues
+ * short.
  *
- * - The maximum filter of the delivery rate spans ten rounds and at least 200 ms, for rounds of
- *   100 us would forget the path during one hiccup of the scheduler.
- * - The window is computed for at least 1 ms of round trip, and has room for lumpy
- *   acknowledgements and three send quanta: on such paths the CPU is the limit, not the network.
- * - Loss: up to 12 % in a round is taken for noise. Above, while the rate is not being probed, rate
- *   and window are capped near what was delivered, never below half the estimated rate and one
- *   BDP; the caps end with the next probe.
- * - PROBE_RTT keeps half a BDP in flight, and is left out where the round trip is below 1 ms.
+ * As there: bandwidth is the most that was delivered, over the last two cycles; STARTUP, DRAIN,
+ * then cycles of DOWN, CRUISE and UP, where UP comes every 2 to 3 s, or after 63 round trips where
+ * that is sooner, so that others have time to grow; PROBE_RTT with half a BDP when the least round
+ * trip was not seen for 5 s; bounds on what is in flight, learnt by probing (inflight_hi) or
+ * lasting until the next probe (rate, inflight_lo).
+ *
+ * Different from there:
+ *
+ * - Loss is taken for noise, and its usual share is learnt, as long as round trips do not show a
+ *   queue. It is congestion where there is a queue, or while we probe, and more is lost than usual;
+ *   or where far more is lost than any link loses by itself.
+ * - In CRUISE a queue that stands for a whole round trip is drained: the rate goes a little below
+ *   what was delivered, and then up again by small steps. So the path is used fully, and the queue
+ * is nearly empty. Where the queue does not shrink by that, somebody else fills it; then we hold
+ * our rate, and answer to loss alone, for else we would starve.
+ * - Paths with a round trip below 1 ms are limited by CPUs, not by the network: the queue is no
+ *   signal there, the window is computed for 1 ms, and PROBE_RTT is left out.
  */
 #include "ptcp/cc.h"
 
-#define GAIN(x)              ((uint64_t)((x)*256))
-#define HIGH_GAIN            GAIN(2.77)
-#define DRAIN_GAIN           GAIN(0.35)
-#define CWND_GAIN            GAIN(2)
-#define ROUNDS_WINDOW        10
-#define TICK_MIN_US          20000
-#define MIN_RTT_WINDOW_US    (10 * US_PER_S)
-#define PROBE_RTT_US         (200 * US_PER_MS)
-#define RTT_FLOOR_US         1000
-#define PHASE_MIN_US         2000
-#define QUANTUM_MAX_BYTES    65536
-#define EXTRA_MIN_US         2000 /* of the estimated rate; or one round trip */
-#define LOSS_PERCENT         12   /* in a round, from which on it is taken for congestion */
-#define LOSS_PACKETS         8    /* at least so many of them */
-#define BUFFER_CAP_MIN       (4 * QUANTUM_MAX_BYTES)
-#define BUFFER_GROW_US       (100 * US_PER_MS)
-#define STARTUP_LOSS_PERCENT 15
-
-static const uint64_t cycle_gain[] = { GAIN(1.25), GAIN(0.75), GAIN(1), GAIN(1),
-				       GAIN(1),    GAIN(1),    GAIN(1), GAIN(1) };
+#define GAIN(x)            ((uint64_t)((x)*256))
+#define STARTUP_GAIN       GAIN(2.77)
+#define DRAIN_GAIN         GAIN(0.5)
+#define DOWN_GAIN          GAIN(0.8)
+#define UP_GAIN            GAIN(1.25)
+#define CWND_GAIN          GAIN(2)
+#define UP_CWND_GAIN       GAIN(2.25)
+#define BETA               GAIN(0.7)  /* after loss */
+#define BETA_CE            GAIN(0.85) /* after a mark, which comes earlier */
+#define HEADROOM           GAIN(0.85)
+#define TICKS_WINDOW       2
+#define EXTRA_WINDOW       10
+#define TICK_MIN_US        (200 * US_PER_MS)
+#define PROBE_WAIT_US      (2 * US_PER_S)
+#define PROBE_WAIT_ROUNDS  63
+#define PROBE_FIRST_ROUNDS 6 /* after STARTUP, which ends early rather than late */
+#define MIN_RTT_STALE_US   (5 * US_PER_S)
+#define PROBE_RTT_US       (200 * US_PER_MS)
+#define RTT_FLOOR_US       1000
+#define PHASE_MIN_US       2000
+#define QUEUE_MIN_US       2000 /* less is not called a queue */
+#define STUCK_ROUNDS       5
+#define COMPETING_US       (10 * US_PER_S)
+#define QUANTUM_MAX_BYTES  65536
+#define EXTRA_MIN_US       2000 /* of the estimated rate; or one round trip */
+#define EXCESS_PERCENT     2    /* more loss than usual, to be taken for congestion */
+#define EXCESS_PACKETS     8
+#define NOISE_MAX_PERCENT  15
+#define BUFFER_CAP_MIN     (4 * QUANTUM_MAX_BYTES)
+#define BUFFER_GROW_US     (100 * US_PER_MS)
+#define CALM_ROUNDS        8
+#define FULL_ROUNDS        3 /* that do not bring a quarter more; with a queue, one */
+#define LOW_ROUNDS         5
+#define STEP_PACKETS       4 /* per round trip, when the rate goes up again */
+#define IDLE_US            (5 * US_PER_S)
 
 static uint64_t gained(uint64_t value, uint64_t gain)
 {
@@ -97,80 +122,171 @@ static uint64_t quantum(const struct cc *cc)
 	return max_u64(2 * cc->mtu_bytes, min_u64(bytes, QUANTUM_MAX_BYTES));
 }
 
-static uint64_t bdp(const struct cc *cc, uint64_t gain)
+/* What the path carries as far as we know, short-term bounds included. */
+static uint64_t rate_now(const struct bbr *b)
+{
+	return min_u64(cc_max(&b->rate), b->bounds.rate);
+}
+
+static uint64_t bdp_of(const struct cc *cc, uint64_t rate, uint64_t gain)
 {
 	const struct bbr *b = &cc->bbr;
 
-	if (b->min_rtt_us == NEVER_US || cc_max(&b->rate) == 0)
+	if (b->min_rtt_us == NEVER_US || rate == 0)
 		return gained(cwnd_initial(cc), gain);
-	return gained(cc_max(&b->rate) * max_u64(b->min_rtt_us, RTT_FLOOR_US) / US_PER_S, gain);
+	return gained(rate * max_u64(b->min_rtt_us, RTT_FLOOR_US) / US_PER_S, gain);
 }
 
-static uint64_t pacing_gain(const struct bbr *b)
+static uint64_t bdp(const struct cc *cc, uint64_t gain)
 {
-	switch ((enum bbr_mode)b->mode) {
-	case BBR_STARTUP:
-		return HIGH_GAIN;
-	case BBR_DRAIN:
-		return DRAIN_GAIN;
-	case BBR_PROBE_BW:
-		return cycle_gain[b->cycle];
-	case BBR_PROBE_RTT:
-	case BBR_MODE_COUNT:
-		break;
+	return bdp_of(cc, cc_max(&cc->bbr.rate), gain);
+}
+
+static void lift_bounds(struct bbr *b)
+{
+	b->bounds.rate = b->bounds.inflight_lo = NEVER_US;
+	b->undo_bytes = 0;
+}
+
+/* ---- queue -------------------------------------------------------------------------------------
+ */
+
+static bool is_tiny(const struct bbr *b)
+{
+	return b->min_rtt_us < RTT_FLOOR_US || b->min_rtt_us == NEVER_US;
+}
+
+/* More than this above the least round trip is a queue. */
+static uint64_t tolerance_us(const struct bbr *b)
+{
+	return max_u64(b->min_rtt_us / 16, QUEUE_MIN_US);
+}
+
+static uint64_t queue_us(const struct bbr *b, uint64_t rtt_us)
+{
+	return is_tiny(b) || rtt_us == NEVER_US || rtt_us < b->min_rtt_us ? 0
+									  : rtt_us - b->min_rtt_us;
+}
+
+static void note_span(struct bbr *b, const struct cc_ack *ack)
+{
+	const uint64_t span_us =
+		b->min_rtt_us == NEVER_US ? PHASE_MIN_US : max_u64(b->min_rtt_us / 4, PHASE_MIN_US);
+
+	if (ack->rtt_us == 0)
+		return;
+	if (ack->now_us - b->span_us > span_us) {
+		b->span_us = ack->now_us;
+		b->span_min_us[1] = b->span_min_us[0];
+		b->span_min_us[0] = NEVER_US;
 	}
-	return GAIN(1);
+	b->span_min_us[0] = min_u64(b->span_min_us[0], ack->rtt_us);
+	b->now.min_rtt_us = min_u64(b->now.min_rtt_us, ack->rtt_us);
 }
 
-static void lift_caps(struct bbr *b)
+static uint64_t queue_now_us(const struct bbr *b)
 {
-	b->rate_cap = NEVER_US;
-	b->inflight_cap = NEVER_US;
+	return queue_us(b, min_u64(b->span_min_us[0], b->span_min_us[1]));
 }
 
-static void enter_startup(struct bbr *b)
+/* Slow where the last queue began, faster below, and after a while above. */
+static unsigned n_steps(const struct bbr *b)
 {
-	b->mode = BBR_STARTUP;
-	b->full_pipe = false;
-	b->n_full = 0;
-	b->full_rate = 0;
-	lift_caps(b);
+	if (b->bounds.rate < b->knee_rate - b->knee_rate / 8)
+		return b->n_calm;
+	return b->n_calm > CALM_ROUNDS ? b->n_calm - CALM_ROUNDS : 1;
 }
 
-/* Starts the cycle anywhere but in its probing phase, as far as the path's own state says. */
-static void enter_probe_bw(struct bbr *b, uint64_t now_us)
-{
-	b->mode = BBR_PROBE_BW;
-	b->cycle = (uint8_t)(2 + now_us / 64 % 6);
-	b->cycle_us = now_us;
-}
-
-static void init(struct cc *cc, uint64_t srtt_us, uint64_t now_us)
+/*
+ * A standing queue, at the end of a round: a little below what was delivered, so that it drains
+ * within about four rounds. Without one: up by steps that grow as long as there is none, the same
+ * for all who share the path, so that they come nearer to each other.
+ */
+static void hold_queue_short(struct cc *cc, uint64_t delivered_rate, uint64_t now_us)
 {
 	struct bbr *b = &cc->bbr;
+	const uint64_t rtt_us = max_u64(b->now.min_rtt_us, 1), queue = queue_us(b, rtt_us);
 
-	b->min_rtt_us = srtt_us > 0 ? srtt_us : NEVER_US;
-	b->min_rtt_stamp_us = now_us;
-	b->extra_start_us = now_us;
-	b->tick_us = now_us;
-	b->buffer_cap = NEVER_US;
-	enter_startup(b);
-	cc->cwnd_bytes = cwnd_initial(cc);
-	cc->pacing_rate = gained(cc->cwnd_bytes * US_PER_S /
-					 max_u64(srtt_us > 0 ? srtt_us : 10000, RTT_FLOOR_US),
-				 HIGH_GAIN);
-}
+	if (queue <= tolerance_us(b)) {
+		const uint64_t step = STEP_PACKETS * cc->mtu_bytes * US_PER_S / rtt_us;
 
-static void check_full_pipe(struct bbr *b, bool app_limited)
-{
-	if (b->full_pipe || !b->round_start || app_limited)
-		return;
-	if (cc_max(&b->rate) >= b->full_rate + b->full_rate / 4) {
-		b->full_rate = cc_max(&b->rate);
-		b->n_full = 0;
+		b->competing = false;
+		b->n_stuck = 0;
+		b->queue_before_us = 0;
+		b->n_calm++;
+		if (b->bounds.rate != NEVER_US)
+			b->bounds.rate += n_steps(b) * min_u64(step, b->bounds.rate / 16);
+		if (b->bounds.rate > cc_max(&b->rate))
+			b->bounds.rate = NEVER_US;
 		return;
 	}
-	b->full_pipe = ++b->n_full >= 3;
+	if (b->n_calm > 0)
+		b->knee_rate = delivered_rate;
+	b->n_calm = 0;
+	/* A queue that a lower rate does not drain is somebody else's. */
+	b->n_stuck = queue + tolerance_us(b) / 4 >= b->queue_before_us ? b->n_stuck + 1 : 0;
+	b->queue_before_us = queue;
+	if (b->n_stuck >= STUCK_ROUNDS && !b->competing) {
+		b->competing = true;
+		b->competing_until_us = now_us + COMPETING_US;
+		b->bounds.rate = NEVER_US;
+	} else if (b->competing && now_us >= b->competing_until_us) {
+		b->competing = false;
+		b->n_stuck = 0;
+	}
+	if (b->competing || b->now.app_limited)
+		return;
+	const uint64_t less = min_u64(GAIN(0.15), 256 * queue / (3 * rtt_us));
+	b->bounds.rate =
+		max_u64(gained(delivered_rate, 256 - less), cc->mtu_bytes * US_PER_S / rtt_us);
+}
+
+/* ---- loss
+ * ----------------------------------------------------------------------------------------- */
+
+/* In this round so far: more than `percent` above what the path loses by itself. */
+static bool lost_more_than(const struct bbr *b, unsigned percent)
+{
+	const uint64_t sent = b->now.acked_bytes + b->now.lost_bytes;
+
+	return b->now.lost_packets >= EXCESS_PACKETS &&
+	       b->now.lost_bytes * 10000 >
+		       sent * (b->noise + b->noise / 2 + UINT64_C(100) * percent);
+}
+
+/*
+ * The share that is lost without a queue and without our probing. Follows a rise slowly, for
+ * congestion of the shortest queues looks the same.
+ */
+static void learn_noise(struct bbr *b)
+{
+	const uint64_t sent = b->now.acked_bytes + b->now.lost_bytes;
+
+	if (sent == 0 || b->mode == BBR_PROBE_UP || b->mode == BBR_DRAIN ||
+	    queue_us(b, b->now.min_rtt_us) > tolerance_us(b))
+		return;
+	const unsigned share =
+		(unsigned)min_u64(b->now.lost_bytes * 10000 / sent, NOISE_MAX_PERCENT * 100);
+	b->noise = (7 * b->noise + share) / 8;
+}
+
+/* The path is full: less, until the next probe. Once per round. */
+static void punish(struct cc *cc, uint64_t beta)
+{
+	struct bbr *b = &cc->bbr;
+	const uint64_t delivered = b->now.acked_bytes;
+
+	if (b->now.punished)
+		return;
+	b->now.punished = true;
+	if (b->undo_bytes == 0) {
+		b->undo = b->bounds;
+		b->undo_bytes = b->undo_left_bytes = b->now.lost_bytes;
+	}
+	b->bounds.rate = max_u64(gained(rate_now(b), beta), 2 * cc->mtu_bytes);
+	b->bounds.inflight_lo = max_u64(
+		max_u64(delivered, gained(min_u64(b->bounds.inflight_lo, cc->cwnd_bytes), beta)),
+		cwnd_min(cc));
 }
 
 /*
@@ -181,14 +297,14 @@ static void check_full_pipe(struct bbr *b, bool app_limited)
 static void judge_buffer(struct cc *cc, uint64_t now_us)
 {
 	struct bbr *b = &cc->bbr;
-	const uint64_t sent = b->round_acked_bytes + b->round_lost_bytes;
+	const uint64_t sent = b->now.acked_bytes + b->now.lost_bytes;
 	const uint64_t true_bdp =
 		b->min_rtt_us == NEVER_US ? 0 : cc_max(&b->rate) * b->min_rtt_us / US_PER_S;
 
-	if (b->round_lost_packets >= LOSS_PACKETS && b->round_lost_bytes * 100 > sent &&
-	    b->round_in_flight > 2 * true_bdp + BUFFER_CAP_MIN) {
-		b->buffer_cap = max_u64(gained(b->round_in_flight, GAIN(0.7)),
-					2 * true_bdp + BUFFER_CAP_MIN);
+	if (b->now.lost_packets >= EXCESS_PACKETS && b->now.lost_bytes * 100 > sent &&
+	    b->now.in_flight > 2 * true_bdp + BUFFER_CAP_MIN) {
+		b->buffer_cap =
+			max_u64(gained(b->now.in_flight, GAIN(0.7)), 2 * true_bdp + BUFFER_CAP_MIN);
 		b->buffer_cap_us = now_us;
 	} else if (b->buffer_cap != NEVER_US && now_us - b->buffer_cap_us > BUFFER_GROW_US) {
 		b->buffer_cap += b->buffer_cap / 16;
@@ -198,69 +314,81 @@ static void judge_buffer(struct cc *cc, uint64_t now_us)
 	}
 }
 
-/* At the end of a round: was more lost than noise explains? */
-static void judge_round(struct cc *cc, uint64_t in_flight_bytes)
+/* ---- rounds
+ * --------------------------------------------------------------------------------------- */
+
+static void judge_round(struct cc *cc, const struct cc_ack *ack)
 {
 	struct bbr *b = &cc->bbr;
-	const uint64_t sent = b->round_acked_bytes + b->round_lost_bytes;
-	const unsigned limit = b->mode == BBR_STARTUP ? STARTUP_LOSS_PERCENT : LOSS_PERCENT;
+	const uint64_t passed_us = max_u64(ack->now_us - b->now.start_us, 1);
+	const uint64_t rate = (ack->delivered_bytes - b->now.start_bytes) * US_PER_S / passed_us;
+	const bool queued = queue_us(b, b->now.min_rtt_us) > tolerance_us(b);
 
-	if (b->round_lost_packets < LOSS_PACKETS || b->round_lost_bytes * 100 <= sent * limit)
-		return;
-	if (b->mode == BBR_STARTUP) {
-		/* Random loss does not keep the rate from growing; a full pipe does. */
-		b->full_pipe = cc_max(&b->rate) < b->full_rate + b->full_rate / 4;
-		return;
+	judge_buffer(cc, ack->now_us);
+	/* Far less comes than was measured once, and not for a queue: whatever the reason, it is
+	 * what there is. */
+	b->n_low = !queued && !b->now.app_limited && rate < rate_now(b) / 4 * 3 ? b->n_low + 1 : 0;
+	if (b->n_low >= LOW_ROUNDS) {
+		cc_max_reset(&b->rate, b->tick, rate);
+		b->n_low = 0;
 	}
-	/* Probing for bandwidth may cost something, in the rounds of the probe and its drain. */
-	if (b->mode != BBR_PROBE_BW || b->cycle < 3)
-		return;
-	/* What got through is what the path can carry. */
-	const uint64_t rate = cc_max(&b->rate);
-	const uint64_t through =
-		max_u64(b->round_rate, gained(min_u64(rate, b->rate_cap), GAIN(0.85)));
-	b->rate_cap = max_u64(min_u64(through, rate), rate / 2);
-	b->inflight_cap = max_u64(bdp(cc, GAIN(1)),
-				  gained(in_flight_bytes + b->round_lost_bytes, GAIN(0.85)));
-	b->inflight_cap += 3 * quantum(cc);
+	/* What probing cost is not to be paid for twice. */
+	const bool calm = (int32_t)(b->round - b->calm_round) > 0;
+	if (calm && (b->mode == BBR_PROBE_CRUISE || b->mode == BBR_PROBE_DOWN)) {
+		if (b->now.ce_packets > 0)
+			punish(cc, BETA_CE);
+		else if (queued ? lost_more_than(b, EXCESS_PERCENT)
+				: lost_more_than(b, NOISE_MAX_PERCENT))
+			punish(cc, BETA);
+	}
+	if (calm && b->mode == BBR_PROBE_CRUISE && !is_tiny(b) && b->now.min_rtt_us != NEVER_US &&
+	    !b->now.punished)
+		hold_queue_short(cc, rate, ack->now_us);
+	learn_noise(b);
 }
 
-static void update_round(struct cc *cc, const struct cc_ack *ack)
+static bool update_round(struct cc *cc, const struct cc_ack *ack)
 {
 	struct bbr *b = &cc->bbr;
 
-	b->round_acked_bytes += ack->acked_bytes;
-	b->round_in_flight = max_u64(b->round_in_flight, ack->in_flight_bytes + ack->acked_bytes);
-	b->round_start = ack->prior_delivered >= b->round_end_bytes;
-	if (!b->round_start)
-		return;
-	judge_buffer(cc, ack->now_us);
-	judge_round(cc, ack->in_flight_bytes + ack->acked_bytes);
-	b->round_in_flight = 0;
-	b->round_end_bytes = ack->delivered_bytes;
-	b->round_acked_bytes = b->round_lost_bytes = b->round_rate = 0;
-	b->round_lost_packets = 0;
+	b->now.acked_bytes += ack->acked_bytes;
+	b->now.in_flight = max_u64(b->now.in_flight, ack->in_flight_bytes + ack->acked_bytes);
+	b->now.app_limited |= ack->rate_app_limited;
+	b->now.ce_packets += (unsigned)ack->ce_packets;
+	note_span(b, ack);
+	if (ack->prior_delivered < b->now.end_bytes)
+		return false;
+	judge_round(cc, ack);
 	b->round++;
-	if (ack->now_us - b->tick_us >= TICK_MIN_US) {
-		b->tick++;
-		b->tick_us = ack->now_us;
-	}
+	b->last_in_flight = b->now.in_flight;
+	memset(&b->now, 0, sizeof(b->now));
+	b->now.end_bytes = b->now.start_bytes = ack->delivered_bytes;
+	b->now.start_us = ack->now_us;
+	b->now.min_rtt_us = NEVER_US;
+	return true;
+}
+
+static void advance_tick(struct bbr *b, uint64_t now_us)
+{
+	if (now_us - b->tick_us < TICK_MIN_US)
+		return;
+	b->tick++;
+	b->tick_us = now_us;
 }
 
 static void update_rate(struct bbr *b, const struct cc_ack *ack)
 {
 	if (ack->rate == 0)
 		return;
-	b->round_rate = max_u64(b->round_rate, ack->rate);
 	if (!ack->rate_app_limited || ack->rate >= cc_max(&b->rate))
-		cc_max_update(&b->rate, ROUNDS_WINDOW, b->tick, ack->rate);
+		cc_max_update(&b->rate, TICKS_WINDOW, b->tick, ack->rate);
 }
 
 /* How much more came than the rate explains, since the last time it fell behind. */
 static void update_extra(struct cc *cc, const struct cc_ack *ack)
 {
 	struct bbr *b = &cc->bbr;
-	const uint64_t rate = cc_max(&b->rate);
+	const uint64_t rate = rate_now(b);
 	const uint64_t passed_us = min_u64(ack->now_us - b->extra_start_us, US_PER_S);
 	uint64_t expected = rate * passed_us / US_PER_S;
 
@@ -272,130 +400,283 @@ static void update_extra(struct cc *cc, const struct cc_ack *ack)
 	b->extra_acked += ack->acked_bytes;
 	const uint64_t extra = b->extra_acked - min_u64(b->extra_acked, expected);
 	const uint64_t rtt_us = b->min_rtt_us == NEVER_US ? 0 : b->min_rtt_us;
-	cc_max_update(&b->extra, ROUNDS_WINDOW, b->tick,
+	cc_max_update(&b->extra, EXTRA_WINDOW, b->round,
 		      min_u64(extra, rate * max_u64(rtt_us, EXTRA_MIN_US) / US_PER_S));
 }
 
-static void advance_cycle(struct cc *cc, const struct cc_ack *ack)
+/* ---- modes
+ * ---------------------------------------------------------------------------------------- */
+
+static void enter(struct bbr *b, enum bbr_mode mode, uint64_t now_us)
+{
+	b->mode = (uint8_t)mode;
+	b->phase_us = now_us;
+	b->phase_round = b->round;
+}
+
+static void enter_startup(struct bbr *b, uint64_t now_us)
+{
+	enter(b, BBR_STARTUP, now_us);
+	b->full_pipe = b->competing = false;
+	b->n_full = b->n_stuck = 0;
+	b->full_rate = 0;
+	b->bounds.inflight_hi = NEVER_US;
+	lift_bounds(b);
+}
+
+/* The time of the next probe differs among those who share a path, as far as their clocks do. */
+static void enter_down(struct bbr *b, uint64_t now_us)
+{
+	const bool first = b->mode == BBR_DRAIN;
+	const uint64_t wait_us = PROBE_WAIT_US + now_us * UINT64_C(2654435761) % US_PER_S;
+
+	enter(b, BBR_PROBE_DOWN, now_us);
+	b->calm_round = b->round + 1;
+	b->n_calm = 0;
+	b->probe_us =
+		now_us + (first ? min_u64(wait_us, PROBE_FIRST_ROUNDS * b->min_rtt_us) : wait_us);
+	b->probe_round = b->round + PROBE_WAIT_ROUNDS;
+}
+
+static void enter_up(struct bbr *b, uint64_t now_us)
+{
+	enter(b, BBR_PROBE_UP, now_us);
+	advance_tick(b, now_us);
+	b->up_rate = rate_now(b);
+	b->bounds.inflight_lo = NEVER_US;
+	b->undo_bytes = 0;
+}
+
+static void startup(struct cc *cc, const struct cc_ack *ack, bool round_start)
 {
 	struct bbr *b = &cc->bbr;
-	const uint64_t phase_us =
-		max_u64(b->min_rtt_us == NEVER_US ? 0 : b->min_rtt_us, PHASE_MIN_US);
-	bool over = ack->now_us - b->cycle_us > phase_us;
+	const uint64_t rate = cc_max(&b->rate);
+	const bool queued = queue_now_us(b) > 2 * tolerance_us(b);
 
-	/* Probing lasts until the pipe is that full or something was lost; draining until it is
-	 * drained. */
-	if (cycle_gain[b->cycle] > GAIN(1))
-		over = over && (b->round_lost_bytes > 0 ||
-				ack->in_flight_bytes + ack->acked_bytes >= bdp(cc, GAIN(1.25)) ||
-				ack->now_us - b->cycle_us > 4 * phase_us);
-	else if (cycle_gain[b->cycle] < GAIN(1))
-		over = over || ack->in_flight_bytes <= bdp(cc, GAIN(1));
-	if (!over)
+	if (queued && (lost_more_than(b, EXCESS_PERCENT) || ack->ce_packets > 0))
+		b->full_pipe = rate < b->full_rate + b->full_rate / 4;
+	if (round_start && !ack->rate_app_limited && 4 * b->last_in_flight >= cc->cwnd_bytes) {
+		if (rate >= b->full_rate + b->full_rate / 4) {
+			b->full_rate = rate;
+			b->n_full = 0;
+		} else {
+			b->n_full += queued ? FULL_ROUNDS : 1;
+		}
+		b->full_pipe = b->full_pipe || b->n_full >= FULL_ROUNDS;
+	}
+	if (b->full_pipe)
+		enter(b, BBR_DRAIN, ack->now_us);
+}
+
+/*
+ * The end of probing: the path is full, as far as queue, loss and marks say, or the rate does not
+ * grow any more.
+ */
+static void probe_up(struct cc *cc, const struct cc_ack *ack)
+{
+	struct bbr *b = &cc->bbr;
+	const uint64_t in_flight = ack->in_flight_bytes + ack->acked_bytes;
+	const uint64_t phase_us = max_u64(is_tiny(b) ? 0 : b->min_rtt_us, PHASE_MIN_US);
+	const uint64_t rate = cc_max(&b->rate);
+
+	if (b->now.ce_packets > 0 || lost_more_than(b, EXCESS_PERCENT)) {
+		b->undo = b->bounds;
+		b->undo_bytes = b->undo_left_bytes = b->now.lost_bytes;
+		b->bounds.inflight_hi =
+			max_u64(in_flight + b->now.lost_bytes / 2, bdp_of(cc, rate_now(b), BETA));
+		b->now.punished = true;
+		enter_down(b, ack->now_us);
 		return;
-	b->cycle = (uint8_t)((b->cycle + 1) % ARRAY_SIZE(cycle_gain));
-	b->cycle_us = ack->now_us;
-	if (b->cycle == 0)
-		lift_caps(b);
+	}
+	if (b->bounds.inflight_hi != NEVER_US && in_flight + quantum(cc) >= b->bounds.inflight_hi)
+		b->bounds.inflight_hi += ack->acked_bytes / 4;
+	if (ack->now_us - b->phase_us < phase_us)
+		return;
+	/* Found more: go on from there, without the bound that held us below. */
+	if (rate > b->up_rate + b->up_rate / 8 && queue_now_us(b) <= tolerance_us(b)) {
+		b->up_rate = rate;
+		b->bounds.rate = NEVER_US;
+		b->phase_us = ack->now_us;
+		return;
+	}
+	if (in_flight >= bdp_of(cc, rate_now(b), GAIN(1.2)) ||
+	    queue_now_us(b) > 2 * tolerance_us(b) || ack->now_us - b->phase_us > 4 * phase_us)
+		enter_down(b, ack->now_us);
 }
 
 static void leave_probe_rtt(struct cc *cc, uint64_t now_us)
 {
 	struct bbr *b = &cc->bbr;
 
+	if (b->min_rtt_stamp_us < b->phase_us && b->probe_min_us != NEVER_US) {
+		b->min_rtt_us = min_u64(b->probe_min_us, b->probe_min_before_us);
+		b->probe_min_before_us = b->probe_min_us;
+	}
 	b->min_rtt_stamp_us = now_us;
 	cc->cwnd_bytes = max_u64(cc->cwnd_bytes, b->saved_cwnd);
 	if (b->full_pipe)
-		enter_probe_bw(b, now_us);
+		enter_down(b, now_us);
 	else
-		enter_startup(b);
+		enter_startup(b, now_us);
+}
+
+static void probe_rtt(struct cc *cc, const struct cc_ack *ack)
+{
+	struct bbr *b = &cc->bbr;
+
+	if (b->probe_rtt_end_us == 0) {
+		if (ack->in_flight_bytes <=
+		    max_u64(bdp_of(cc, rate_now(b), GAIN(0.5)), cwnd_min(cc)))
+			b->probe_rtt_end_us = ack->now_us + PROBE_RTT_US;
+		return;
+	}
+	if (ack->rtt_us > 0)
+		b->probe_min_us = min_u64(b->probe_min_us, ack->rtt_us);
+	if (ack->now_us >= b->probe_rtt_end_us)
+		leave_probe_rtt(cc, ack->now_us);
 }
 
 static void update_min_rtt(struct cc *cc, const struct cc_ack *ack)
 {
 	struct bbr *b = &cc->bbr;
-	const bool expired = ack->now_us > b->min_rtt_stamp_us + MIN_RTT_WINDOW_US;
 
-	if (ack->rtt_us > 0 && (ack->rtt_us <= b->min_rtt_us || expired)) {
-		const bool tiny = ack->rtt_us < RTT_FLOOR_US || b->min_rtt_us < RTT_FLOOR_US;
-
-		if (expired && ack->rtt_us > b->min_rtt_us && !tiny && b->mode != BBR_PROBE_RTT) {
-			b->saved_cwnd = cc->cwnd_bytes;
-			b->mode = BBR_PROBE_RTT;
-			b->probe_rtt_end_us = 0;
-		}
+	if (ack->rtt_us == 0)
+		return;
+	if (ack->rtt_us < b->min_rtt_us || b->min_rtt_us == NEVER_US)
+		b->min_rtt_us = ack->rtt_us;
+	if (ack->rtt_us <= b->min_rtt_us + tolerance_us(b) / 2)
+		b->min_rtt_stamp_us = ack->now_us;
+	if (b->mode == BBR_PROBE_RTT || ack->now_us < b->min_rtt_stamp_us + MIN_RTT_STALE_US)
+		return;
+	if (is_tiny(b)) {
 		b->min_rtt_us = ack->rtt_us;
 		b->min_rtt_stamp_us = ack->now_us;
-	}
-	if (b->mode != BBR_PROBE_RTT)
 		return;
-	if (b->probe_rtt_end_us == 0) {
-		if (ack->in_flight_bytes <= max_u64(bdp(cc, GAIN(0.5)), cwnd_min(cc)))
-			b->probe_rtt_end_us = ack->now_us + PROBE_RTT_US;
-	} else if (ack->now_us >= b->probe_rtt_end_us) {
-		leave_probe_rtt(cc, ack->now_us);
 	}
+	b->saved_cwnd = cc->cwnd_bytes;
+	b->probe_rtt_end_us = 0;
+	b->probe_min_us = NEVER_US;
+	enter(b, BBR_PROBE_RTT, ack->now_us);
 }
 
-static void update_mode(struct cc *cc, const struct cc_ack *ack)
+static void update_mode(struct cc *cc, const struct cc_ack *ack, bool round_start)
 {
 	struct bbr *b = &cc->bbr;
+	const bool drained = ack->in_flight_bytes <= bdp_of(cc, rate_now(b), GAIN(1)) + quantum(cc);
 
-	check_full_pipe(b, ack->rate_app_limited);
-	if (b->mode == BBR_STARTUP && b->full_pipe)
-		b->mode = BBR_DRAIN;
-	if (b->mode == BBR_DRAIN && ack->in_flight_bytes <= bdp(cc, GAIN(1)))
-		enter_probe_bw(b, ack->now_us);
-	if (b->mode == BBR_PROBE_BW)
-		advance_cycle(cc, ack);
+	switch ((enum bbr_mode)b->mode) {
+	case BBR_STARTUP:
+		startup(cc, ack, round_start);
+		break;
+	case BBR_DRAIN:
+		if (drained)
+			enter_down(b, ack->now_us);
+		break;
+	case BBR_PROBE_DOWN:
+		if (drained || b->round > b->phase_round + 3)
+			enter(b, BBR_PROBE_CRUISE, ack->now_us);
+		break;
+	case BBR_PROBE_CRUISE:
+		if (ack->now_us >= b->probe_us ||
+		    (b->round >= b->probe_round && ack->now_us - b->tick_us >= TICK_MIN_US))
+			enter_up(b, ack->now_us);
+		break;
+	case BBR_PROBE_UP:
+		probe_up(cc, ack);
+		break;
+	case BBR_PROBE_RTT:
+		probe_rtt(cc, ack);
+		break;
+	case BBR_MODE_COUNT:
+		break;
+	}
 	update_min_rtt(cc, ack);
+}
+
+/* ---- what comes of it
+ * ------------------------------------------------------------------------------- */
+
+static uint64_t pacing_gain(const struct bbr *b)
+{
+	switch ((enum bbr_mode)b->mode) {
+	case BBR_STARTUP:
+		return STARTUP_GAIN;
+	case BBR_DRAIN:
+		return DRAIN_GAIN;
+	case BBR_PROBE_DOWN:
+		return DOWN_GAIN;
+	case BBR_PROBE_UP:
+		return UP_GAIN;
+	case BBR_PROBE_CRUISE:
+	case BBR_PROBE_RTT:
+	case BBR_MODE_COUNT:
+		break;
+	}
+	return GAIN(1);
 }
 
 static void set_pacing_rate(struct cc *cc)
 {
 	const struct bbr *b = &cc->bbr;
-	const uint64_t estimate = cc_max(&b->rate);
-	uint64_t rate = gained(estimate, pacing_gain(b));
+	const uint64_t rate = gained(rate_now(b), pacing_gain(b));
 
-	if (estimate == 0)
+	if (cc_max(&b->rate) == 0)
 		return;
-	if (b->mode == BBR_PROBE_BW)
-		rate = min_u64(rate, b->rate_cap);
-	/* One per cent below, so that no queue builds from rounding alone. */
-	rate -= rate / 100;
 	if (b->full_pipe || rate > cc->pacing_rate)
 		cc->pacing_rate = max_u64(rate, 2 * cc->mtu_bytes);
+}
+
+/* Room for others, below where the path is known to end. */
+static uint64_t cwnd_bound(const struct cc *cc)
+{
+	const struct bbr *b = &cc->bbr;
+	const uint64_t hi = b->bounds.inflight_hi;
+	uint64_t most = min_u64(hi, b->bounds.inflight_lo);
+
+	if (b->mode == BBR_PROBE_RTT)
+		return bdp_of(cc, rate_now(b), GAIN(0.5));
+	if (b->mode != BBR_PROBE_UP && hi != NEVER_US && b->competing)
+		most = min_u64(most, gained(hi, HEADROOM));
+	return most;
 }
 
 static void set_cwnd(struct cc *cc, const struct cc_ack *ack)
 {
 	const struct bbr *b = &cc->bbr;
-	uint64_t target = bdp(cc, CWND_GAIN);
+	uint64_t target = bdp(cc, b->mode == BBR_PROBE_UP ? UP_CWND_GAIN : CWND_GAIN);
 
 	target += 3 * quantum(cc) + (b->full_pipe ? cc_max(&b->extra) : 0);
 	if (b->full_pipe)
 		cc->cwnd_bytes = min_u64(cc->cwnd_bytes + ack->acked_bytes, target);
 	else if (cc->cwnd_bytes < target || ack->delivered_bytes < cwnd_initial(cc))
 		cc->cwnd_bytes += ack->acked_bytes;
-	if (b->mode == BBR_PROBE_BW)
-		cc->cwnd_bytes = min_u64(cc->cwnd_bytes, b->inflight_cap);
+	cc->cwnd_bytes = min_u64(cc->cwnd_bytes, cwnd_bound(cc));
 	cc->cwnd_bytes = min_u64(cc->cwnd_bytes, b->buffer_cap);
-	if (b->mode == BBR_PROBE_RTT)
-		cc->cwnd_bytes = min_u64(cc->cwnd_bytes, bdp(cc, GAIN(0.5)));
 	cc->cwnd_bytes = max_u64(cc->cwnd_bytes, cwnd_min(cc));
+}
+
+static void init(struct cc *cc, uint64_t srtt_us, uint64_t now_us)
+{
+	struct bbr *b = &cc->bbr;
+
+	b->min_rtt_us = srtt_us > 0 ? srtt_us : NEVER_US;
+	b->min_rtt_stamp_us = b->extra_start_us = b->tick_us = b->now.start_us = now_us;
+	b->buffer_cap = b->probe_min_before_us = b->now.min_rtt_us = NEVER_US;
+	b->span_min_us[0] = b->span_min_us[1] = NEVER_US;
+	enter_startup(b, now_us);
+	cc->cwnd_bytes = cwnd_initial(cc);
+	cc->pacing_rate = gained(cc->cwnd_bytes * US_PER_S /
+					 max_u64(srtt_us > 0 ? srtt_us : 10000, RTT_FLOOR_US),
+				 STARTUP_GAIN);
 }
 
 static void on_ack(struct cc *cc, const struct cc_ack *ack)
 {
-	update_round(cc, ack);
+	const bool round_start = update_round(cc, ack);
+
 	update_rate(&cc->bbr, ack);
 	update_extra(cc, ack);
-	if (ack->ce_packets > 0) {
-		/* A mark says what a loss says, without the loss. */
-		cc->bbr.round_lost_bytes += ack->ce_packets * cc->mtu_bytes;
-		cc->bbr.round_lost_packets += (unsigned)ack->ce_packets;
-	}
-	update_mode(cc, ack);
+	update_mode(cc, ack, round_start);
 	set_pacing_rate(cc);
 	set_cwnd(cc, ack);
 }
@@ -404,33 +685,61 @@ static void on_lost(struct cc *cc, uint64_t n_bytes, uint64_t in_flight_bytes, u
 {
 	(void)in_flight_bytes;
 	(void)now_us;
-	cc->bbr.round_lost_bytes += n_bytes;
-	cc->bbr.round_lost_packets++;
+	cc->bbr.now.lost_bytes += n_bytes;
+	cc->bbr.now.lost_packets++;
 }
 
+/* Half of what a bound was for has come after all: there was no cause for it. */
 static void on_spurious(struct cc *cc, uint64_t n_bytes)
 {
 	struct bbr *b = &cc->bbr;
 
-	b->round_lost_bytes -= min_u64(b->round_lost_bytes, n_bytes);
-	b->round_lost_packets -= b->round_lost_packets > 0;
-	lift_caps(b);
+	b->now.lost_bytes -= min_u64(b->now.lost_bytes, n_bytes);
+	b->now.lost_packets -= b->now.lost_packets > 0;
+	if (b->undo_bytes == 0)
+		return;
+	b->undo_left_bytes -= min_u64(b->undo_left_bytes, n_bytes);
+	if (b->undo_left_bytes > b->undo_bytes / 2)
+		return;
+	b->bounds = b->undo;
+	b->undo_bytes = 0;
+}
+
+/* What was measured long ago is worth the less; a short pause changes nothing. */
+static void on_restart(struct cc *cc, uint64_t idle_us, uint64_t now_us)
+{
+	struct bbr *b = &cc->bbr;
+	const unsigned n = (unsigned)min_u64(idle_us / IDLE_US, 8);
+
+	b->min_rtt_stamp_us = max_u64(b->min_rtt_stamp_us, now_us - min_u64(now_us, US_PER_S));
+	b->span_min_us[0] = b->span_min_us[1] = NEVER_US;
+	if (b->mode == BBR_PROBE_RTT)
+		leave_probe_rtt(cc, now_us);
+	if (n == 0 || cc_max(&b->rate) == 0)
+		return;
+	const uint64_t rtt_us = b->min_rtt_us == NEVER_US ? 100000 : b->min_rtt_us;
+	const uint64_t least = cwnd_initial(cc) * US_PER_S / max_u64(rtt_us, RTT_FLOOR_US);
+	const uint64_t rate = max_u64(cc_max(&b->rate) >> n, min_u64(least, cc_max(&b->rate)));
+	cc_max_reset(&b->rate, b->tick, rate);
+	enter_startup(b, now_us);
+	cc->pacing_rate = rate;
+	cc->cwnd_bytes = min_u64(cc->cwnd_bytes, max_u64(bdp(cc, CWND_GAIN), cwnd_initial(cc)));
 }
 
 static void on_collapse(struct cc *cc, uint64_t now_us)
 {
 	struct bbr *b = &cc->bbr;
 
-	(void)now_us;
 	cc_max_reset(&b->rate, b->tick, cc_max(&b->rate) / 4);
-	enter_startup(b);
+	enter_startup(b, now_us);
 	cc->cwnd_bytes = cwnd_initial(cc);
 	cc->pacing_rate = max_u64(cc->pacing_rate / 4, 2 * cc->mtu_bytes);
 }
 
 static const char *mode(const struct cc *cc)
 {
-	static const char *const names[] = { "startup", "drain", "probe-bw", "probe-rtt" };
+	static const char *const names[] = { "startup", "drain",    "probe-down",
+					     "cruise",  "probe-up", "probe-rtt" };
 
 	static_assert(ARRAY_SIZE(names) == BBR_MODE_COUNT, "a name for each mode");
 	return names[cc->bbr.mode];
@@ -438,7 +747,7 @@ static const char *mode(const struct cc *cc)
 
 static uint64_t bandwidth(const struct cc *cc)
 {
-	return cc_max(&cc->bbr.rate);
+	return rate_now(&cc->bbr);
 }
 
 const struct cc_ops cc_bbr_ops = {
@@ -447,6 +756,7 @@ const struct cc_ops cc_bbr_ops = {
 	.on_ack = on_ack,
 	.on_lost = on_lost,
 	.on_spurious = on_spurious,
+	.on_restart = on_restart,
 	.on_collapse = on_collapse,
 	.mode = mode,
 	.bandwidth = bandwidth,

@@ -5,6 +5,7 @@ src_ptcp_libptcp_la_SOURCES = \
 	src/ptcp/ack.h \
 	src/ptcp/assoc.c \
 	src/ptcp/assoc.h \
+	src/ptcp/cc.c \
 	src/ptcp/cc.h \
 	src/ptcp/cc_bbr.c \
 	src/ptcp/frames.c \

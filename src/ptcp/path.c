@@ -36,7 +36,7 @@ uint64_t path_pto_us(const struct path *p)
 void path_reset(struct ptcp_assoc *a, struct path *p)
 {
 	p->rtt = (struct rtt){ 0 };
-	cc_init(&p->cc, &cc_bbr_ops, p->mtu_bytes, 0, a->now_us);
+	cc_init(&p->cc, a->cc_ops, p->mtu_bytes, 0, a->now_us);
 	pacer_set_rate(&p->pacer, p->cc.pacing_rate, p->mtu_bytes, a->now_us);
 	p->packet_threshold = 3;
 	p->reorder_multiplier = 1;
@@ -306,7 +306,7 @@ static void answered(struct ptcp_assoc *a, struct path *p, uint64_t rtt_us)
 	if (p->rtt.srtt_us == 0 || p->head_pn == SENT_NO_PN)
 		rtt_sample(&p->rtt, rtt_us, 0);
 	if (p->state != PTCP_PATH_UP) {
-		cc_init(&p->cc, &cc_bbr_ops, p->mtu_bytes, p->rtt.srtt_us, a->now_us);
+		cc_init(&p->cc, a->cc_ops, p->mtu_bytes, p->rtt.srtt_us, a->now_us);
 		pacer_set_rate(&p->pacer, p->cc.pacing_rate, p->mtu_bytes, a->now_us);
 		path_set_state(a, p, PTCP_PATH_UP, "challenge answered");
 	} else {

@@ -127,6 +127,9 @@ enum ptcp_parity {
 	PTCP_PARITY_AUTO,   /* where it pays */
 	PTCP_PARITY_ALWAYS, /* for tests: whatever was measured */
 };
+enum ptcp_congestion_control { PTCP_CC_BBR, PTCP_CC_CUBIC, PTCP_CC_COUNT };
+/* "bbr", "cubic"; NULL: no such one. */
+const char *ptcp_congestion_control_name(enum ptcp_congestion_control cc);
 
 struct ptcp_config {
 	enum ptcp_role role;
@@ -159,6 +162,8 @@ struct ptcp_config {
 	void *signal_user;
 	/* Anything but OFF: the peer understands it too, and ptcp_parity_available(). */
 	enum ptcp_parity parity;
+
+	enum ptcp_congestion_control congestion_control;
 	struct ptcp_conn_limits conn_limits;
 	void (*trace)(void *user, const struct ptcp_trace *trace,
 		      uint64_t now_us); /* may be NULL */

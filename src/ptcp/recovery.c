@@ -54,6 +54,9 @@ void recovery_sent(struct ptcp_assoc *a, const struct build *b, size_t size_byte
 		return;
 	}
 	if (p->in_flight_bytes == 0) {
+		p->cc.ops->on_restart(&p->cc, a->now_us - max_u64(p->eliciting_us, p->delivered_us),
+				      a->now_us);
+		pacer_set_rate(&p->pacer, p->cc.pacing_rate, p->mtu_bytes, a->now_us);
 		p->first_sent_us = p->delivered_us = a->now_us;
 		p->progress_us = a->now_us;
 	}
@@ -344,18 +347,23 @@ static void ack_packet(struct ptcp_assoc *a, uint64_t pn)
 	sent_done(&a->sent, pn);
 }
 
-/* Of the largest packet in the frame, if it is news. */
-static void sample_rtt(struct ptcp_assoc *a, const struct ack_frame *f)
+/* Of the largest packet in the frame, if it is news. Returns its path; NULL: no sample. */
+static struct path *sample_rtt(struct ptcp_assoc *a, const struct ack_frame *f)
 {
 	const uint64_t largest = f->ranges[0].high;
 
 	if (largest < a->sent.tail)
-		return;
+		return NULL;
 	const struct sent_packet *const packet = sent_at(&a->sent, largest);
 	struct path *const p = &a->paths[packet->path];
-	if (packet->state == SENT_IN_FLIGHT && p->used)
-		rtt_sample(&p->rtt, a->now_us - packet->sent_us,
-			   min_u64(f->delay_us, PEER_DELAY_MAX_US));
+	const uint64_t rtt_us = a->now_us - packet->sent_us;
+	if (packet->state != SENT_IN_FLIGHT || !p->used)
+		return NULL;
+	/* Shorter than ever, by an answer on another path: no round trip of this one. */
+	if (a->heard != p && rtt_us < p->rtt.min_us)
+		return NULL;
+	rtt_sample(&p->rtt, rtt_us, min_u64(f->delay_us, PEER_DELAY_MAX_US));
+	return p;
 }
 
 /*
@@ -442,14 +450,7 @@ int recovery_ack_frame(struct ptcp_assoc *a, struct reader *r, bool ecn)
 		p->round_newest_pn = SENT_NO_PN;
 	}
 	const uint64_t before_us = a->now_us;
-	struct path *sampled = NULL;
-	if (f.ranges[0].high >= a->sent.tail) {
-		const struct sent_packet *const packet = sent_at(&a->sent, f.ranges[0].high);
-
-		if (packet->state == SENT_IN_FLIGHT)
-			sampled = &a->paths[packet->path];
-	}
-	sample_rtt(a, &f);
+	const struct path *const sampled = sample_rtt(a, &f);
 
 	for (unsigned i = f.n_ranges; i-- > 0;) {
 		uint64_t pn = max_u64(f.ranges[i].low, a->sent.tail);

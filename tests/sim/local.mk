@@ -23,3 +23,11 @@ tests_sim_sim_scenarios_SOURCES = tests/sim/sim_scenarios.c $(SIM_SOURCES)
 tests_sim_sim_scenarios_LDFLAGS = $(SIMULATOR_LDFLAGS)
 tests_sim_sim_scenarios_LDADD = $(SIM_LIBS)
 EXTRA_DIST += tests/sim/regressions.txt
+check_PROGRAMS += tests/sim/sim_links
+TESTS += tests/sim/sim_links
+tests_sim_sim_links_SOURCES = \
+	tests/sim/rig.c \
+	tests/sim/rig.h \
+	tests/sim/rig_tcp.c \
+	tests/sim/sim_links.c
+tests_sim_sim_links_LDADD = $(SIM_LIBS) -lm

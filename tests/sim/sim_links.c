@@ -1,0 +1,155 @@
+/*
+ * Tunnels on links of all kinds: goodput, queue and shares. The figures are of virtual time, the
+ * same on any machine, so they can be asserted. Arguments choose cases by a part of their name;
+ * SIM_VERBOSE tells what the controller does.
+ */
+#include "rig.h"
+
+#include <setjmp.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+#define ANY 1000.0
+
+struct expected {
+	double utilisation, goodput_mbit_s;       /* at least */
+	double queue_median_ms, overflow_percent; /* at most */
+	double tunnel_share, outer_share, jain;   /* at least */
+};
+
+struct story {
+	const char *name;
+	double mbit_s, rtt_ms, queue_ms, loss_percent, jitter_ms;
+	unsigned burst, n_tunnels, n_inner, n_outer;
+	enum ptcp_congestion_control cc[2];
+	double mark_ms;
+	double warm_s, measure_s;
+	struct expected expected;
+};
+
+/* clang-format off */
+static const struct story stories[] = {
+	{ "clean", 100, 50, 50, .n_tunnels = 1, .warm_s = 2, .measure_s = 10,
+	  .expected = { .98, 93.5, 5, .1 } },
+	{ "1 % of loss", 100, 50, 50, 1, .n_tunnels = 1, .warm_s = 2, .measure_s = 6,
+	  .expected = { .97, 91, 5, .2 } },
+	{ "3 % of loss", 100, 50, 50, 3, .n_tunnels = 1, .warm_s = 2, .measure_s = 6,
+	  .expected = { .95, 88, 5, .2 } },
+	{ "10 % of loss", 100, 50, 50, 10, .n_tunnels = 1, .warm_s = 2, .measure_s = 6,
+	  .expected = { .88, 75, 5, .5 } },
+	{ "3 % of loss in bursts of 8", 100, 50, 50, 3, .burst = 8, .n_tunnels = 1, .warm_s = 2,
+	  .measure_s = 6, .expected = { .93, 86, 5, .5 } },
+	{ "5 ms of jitter", 100, 50, 50, 0, 5, .n_tunnels = 1, .warm_s = 2, .measure_s = 6,
+	  .expected = { .95, 89, 8, .2 } },
+	{ "200 ms, 1 % of loss", 100, 200, 50, 1, .n_tunnels = 1, .warm_s = 4, .measure_s = 10,
+	  .expected = { .95, 88, 8, .5 } },
+	{ "10 Mbit/s, 500 ms of queue", 10, 50, 500, .n_tunnels = 1, .warm_s = 3, .measure_s = 12,
+	  .expected = { .97, 9.2, 10, .1 } },
+	{ "1 Gbit/s, 10 ms", 1000, 10, 50, .n_tunnels = 1, .warm_s = 1, .measure_s = 2,
+	  .expected = { .97, 920, 5, .1 } },
+	{ "1 Mbit/s, 100 ms", 1, 100, 200, .n_tunnels = 1, .warm_s = 5, .measure_s = 15,
+	  .expected = { .90, .8, 40, 1 } },
+	{ "a queue of 5 ms", 100, 50, 5, .n_tunnels = 1, .warm_s = 2, .measure_s = 6,
+	  .expected = { .95, 89, 5, 1.5 } },
+	{ "two tunnels", 100, 50, 50, .n_tunnels = 2, .warm_s = 5, .measure_s = 15,
+	  .expected = { .97, 92, 10, .5, .tunnel_share = .4 } },
+	{ "two tunnels, the second late", 100, 50, 50, .n_tunnels = 2, .warm_s = 20, .measure_s = 15,
+	  .expected = { .97, 92, 10, .5, .tunnel_share = .4 } },
+	{ "beside cubic", 100, 50, 50, .n_tunnels = 1, .n_outer = 1, .warm_s = 10, .measure_s = 30,
+	  .expected = { .95, 0, ANY, 3, .outer_share = .4, .tunnel_share = .25 } },
+	{ "beside cubic, 4 BDP of queue", 100, 50, 200, .n_tunnels = 1, .n_outer = 1, .warm_s = 10,
+	  .measure_s = 30, .expected = { .95, 0, ANY, 3, .outer_share = .4, .tunnel_share = .1 } },
+	{ "one inner cubic", 100, 50, 50, .n_tunnels = 1, .n_inner = 1, .warm_s = 3, .measure_s = 9,
+	  .expected = { .95, 86, 10, .2 } },
+	{ "16 inner cubics", 100, 50, 50, .n_tunnels = 1, .n_inner = 16, .warm_s = 3, .measure_s = 9,
+	  .expected = { .95, 86, 10, .5, .jain = .95 } },
+	{ "CE marks from 5 ms on", 100, 50, 50, .n_tunnels = 1, .mark_ms = 5, .warm_s = 2,
+	  .measure_s = 6, .expected = { .95, 90, 6, .1 } },
+};
+/* clang-format on */
+
+static uint64_t us(double ms)
+{
+	return (uint64_t)(ms * 1000);
+}
+
+static struct rig_config config_of(const struct story *s)
+{
+	const struct rig_link_config link = {
+		.bytes_per_s = (uint64_t)(s->mbit_s * (double)MBIT),
+		.delay_us = us(s->rtt_ms / 2),
+		.queue_us = us(s->queue_ms),
+		.jitter_us = us(s->jitter_ms),
+		.loss_ppm = (unsigned)(s->loss_percent * 1e4),
+		.burst_packets = s->burst,
+		.mark_us = us(s->mark_ms),
+	};
+
+	return (struct rig_config){
+		.seed = 1,
+		.link = { link, link },
+		.n_tunnels = s->n_tunnels,
+		.cc = { s->cc[0], s->cc[1] },
+		.greedy = s->n_inner == 0,
+		.n_inner = s->n_inner,
+		.n_outer = s->n_outer,
+		.tunnel_start_us = { 0, strstr(s->name, "late") ? 5 * US_PER_S : 0 },
+		.warm_us = us(s->warm_s * 1000),
+		.measure_us = us(s->measure_s * 1000),
+		.verbose = getenv("SIM_VERBOSE") != NULL,
+	};
+}
+
+static void report(const struct story *s, const struct rig_result *x)
+{
+	printf("# %-32s %-5s use %5.1f %% goodput %6.1f queue %5.1f p95 %5.1f ms loss %4.1f over "
+	       "%5.2f %% shares %.2f %.2f %.2f jain %.3f spurious %llu resent %llu CE %llu ptos "
+	       "%llu\n",
+	       s->name, ptcp_congestion_control_name(s->cc[0]), 100 * x->utilisation,
+	       x->goodput_mbit_s, x->queue_median_ms, x->queue_p95_ms, x->loss_percent,
+	       x->overflow_percent, x->share[0], x->share[1], x->share[2], x->jain,
+	       (unsigned long long)x->stats.packets_spurious,
+	       (unsigned long long)x->stats.fragments_resent, (unsigned long long)x->marked,
+	       (unsigned long long)x->stats.ptos);
+	fflush(stdout);
+}
+
+#define HOLD(condition)                                                                            \
+	do {                                                                                       \
+		if (!(condition))                                                                  \
+			fail_msg("%s: %s does not hold", s->name, #condition);                     \
+	} while (0)
+
+static void the_link_is_used_well_and_shared(void **state)
+{
+	const struct story *const s = *state;
+	const struct rig_config config = config_of(s);
+	const struct rig_result x = rig_run(&config);
+	const struct expected *const e = &s->expected;
+
+	report(s, &x);
+	HOLD(x.utilisation >= e->utilisation);
+	HOLD(x.goodput_mbit_s >= e->goodput_mbit_s);
+	HOLD(x.queue_median_ms <= e->queue_median_ms);
+	HOLD(x.overflow_percent <= e->overflow_percent);
+	HOLD(x.share[0] >= e->tunnel_share);
+	HOLD(s->n_tunnels < 2 || x.share[1] >= e->tunnel_share);
+	HOLD(x.share[RIG_TUNNELS_MAX] >= e->outer_share);
+	HOLD(s->n_inner == 0 || x.jain >= e->jain);
+}
+
+int main(int argc, char **argv)
+{
+	struct CMUnitTest tests[ARRAY_SIZE(stories)];
+	size_t n = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(stories); i++)
+		if (argc < 2 || strstr(stories[i].name, argv[1]))
+			tests[n++] = (struct CMUnitTest){
+				.name = stories[i].name,
+				.test_func = the_link_is_used_well_and_shared,
+				.initial_state = (void *)(uintptr_t)&stories[i],
+			};
+	return _cmocka_run_group_tests("links", tests, n, NULL, NULL);
+}
