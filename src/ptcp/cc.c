@@ -4,7 +4,7 @@
 
 static const struct cc_ops *const controllers[] = {
 	[PTCP_CC_BBR] = &cc_bbr_ops,
-	[PTCP_CC_CUBIC] = &cc_bbr_ops,
+	[PTCP_CC_CUBIC] = &cc_cubic_ops,
 };
 static_assert(ARRAY_SIZE(controllers) == PTCP_CC_COUNT, "each has its functions");
 

@@ -95,6 +95,18 @@ struct bbr {
 	uint64_t extra_start_us, extra_acked;
 };
 
+struct cubic {
+	uint64_t ssthresh, w_max, w_reno, reno_rest;
+	uint64_t epoch_us, k_ms; /* epoch_us 0: none runs */
+	bool reduced;            /* what left before is being judged still */
+	uint64_t reduced_bytes, delivered, rate;
+	uint64_t undo_cwnd, undo_ssthresh, undo_w_max, undo_bytes;
+	/* HyStart++ */
+	bool css;
+	unsigned n_samples, n_css_rounds;
+	uint64_t min_rtt_us, round_rtt_us, last_round_rtt_us, css_baseline_us, round_end_bytes;
+};
+
 struct cc;
 
 struct cc_ops {
@@ -119,6 +131,7 @@ struct cc {
 	uint64_t pacing_rate; /* bytes per second */
 	union {
 		struct bbr bbr;
+		struct cubic cubic;
 	};
 };
 

@@ -8,6 +8,7 @@ src_ptcp_libptcp_la_SOURCES = \
 	src/ptcp/cc.c \
 	src/ptcp/cc.h \
 	src/ptcp/cc_bbr.c \
+	src/ptcp/cc_cubic.c \
 	src/ptcp/frames.c \
 	src/ptcp/frames.h \
 	src/ptcp/handshake.c \

@@ -64,6 +64,13 @@ static const struct story stories[] = {
 	  .expected = { .95, 86, 10, .2 } },
 	{ "16 inner cubics", 100, 50, 50, .n_tunnels = 1, .n_inner = 16, .warm_s = 3, .measure_s = 9,
 	  .expected = { .95, 86, 10, .5, .jain = .95 } },
+	{ "cubic, clean", 100, 50, 50, .n_tunnels = 1, .cc = { PTCP_CC_CUBIC }, .warm_s = 5,
+	  .measure_s = 10, .expected = { .95, 89, ANY, 1 } },
+	{ "cubic beside cubic", 100, 50, 50, .n_tunnels = 1, .cc = { PTCP_CC_CUBIC }, .n_outer = 1,
+	  .warm_s = 10, .measure_s = 30,
+	  .expected = { .95, 0, ANY, 1, .outer_share = .3, .tunnel_share = .3 } },
+	{ "cubic, CE marks from 5 ms on", 100, 50, 50, .n_tunnels = 1, .cc = { PTCP_CC_CUBIC },
+	  .mark_ms = 5, .warm_s = 3, .measure_s = 8, .expected = { .85, 80, 15, .1 } },
 	{ "CE marks from 5 ms on", 100, 50, 50, .n_tunnels = 1, .mark_ms = 5, .warm_s = 2,
 	  .measure_s = 6, .expected = { .95, 90, 6, .1 } },
 };
