@@ -520,7 +520,9 @@ bool ptcp_get_path_stats(const struct ptcp_assoc *a, unsigned index,
 			.random_loss_ppm = parity_loss_ppm(p),
 			.parity = p->parity.on,
 			.last_received_us = p->last_received_us,
+			.cc = p->cc.ops->name,
 			.cc_mode = p->cc.ops->mode(&p->cc),
+			.ecn = path_uses_ecn(a, p),
 		};
 		return true;
 	}

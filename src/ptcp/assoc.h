@@ -167,7 +167,8 @@ struct path {
 	uint64_t round_acked_bytes, round_newest_sequence, round_newest_pn;
 	uint64_t round_rate, round_prior_delivered;
 	bool round_app_limited;
-	unsigned round_acked;
+	unsigned round_acked, round_ect;
+	bool ecn_works, ecn_failed; /* marks came through once; they do not (RFC 9000, 13.4.2) */
 };
 
 /* A message on its way out. */
@@ -315,7 +316,7 @@ struct ptcp_assoc {
 	uint32_t next_ping;
 	uint32_t pongs[PONGS_MAX];
 	unsigned n_pongs;
-	uint64_t peer_ce;
+	uint64_t peer_ce, peer_marked, peer_largest; /* as of its ACKs */
 	/* Closing. */
 	uint64_t close_code;
 	unsigned n_closes;
@@ -335,6 +336,7 @@ struct build {
 	struct sent_record records[SENT_RECORDS_MAX];
 	unsigned n_records, records_max;
 	bool eliciting;
+	bool ect; /* leaves as ECT(0) */
 	bool ack;
 	uint8_t flags;
 	/* Of the messages in it: others must not share the batch. */
@@ -408,6 +410,8 @@ void path_write_control(struct ptcp_assoc *a, struct path *p, struct build *b);
 /* Nothing measured there holds any more. */
 void path_reset(struct ptcp_assoc *a, struct path *p);
 uint64_t path_pto_us(const struct path *p);
+/* Whether data leaves there as ECT(0). */
+bool path_uses_ecn(const struct ptcp_assoc *a, const struct path *p);
 #define PATH_FOREACH(a, p)                                                                         \
 	for (struct path *p = (a)->paths; p < (a)->paths + PTCP_PATHS_MAX; p++)                    \
 		if (!p->used) {                                                                    \

@@ -26,6 +26,7 @@ static void build_start(struct ptcp_assoc *a, struct build *b, struct path *p, u
 	b->records_max = SENT_RECORDS_MAX;
 	b->eliciting = b->ack = false;
 	b->flags = 0;
+	b->ect = false;
 	b->dscp = 0;
 	b->has_dscp = b->ended = false;
 	packet_write_short(&b->w, a->config.remote_cid, a->keys.tx_phase & 1, a->sent.next_pn);
@@ -69,15 +70,15 @@ static void pad(struct build *b, size_t n_bytes)
 	b->w.used_bytes += n_bytes;
 }
 
-static bool batch_done(const struct ptcp_assoc *a, struct ptcp_batch *batch, const struct path *p,
-		       size_t used_bytes, size_t segment_bytes)
+static bool batch_done(struct ptcp_batch *batch, const struct path *p, size_t used_bytes,
+		       size_t segment_bytes)
 {
 	if (used_bytes == 0)
 		return false;
 	batch->path_id = p->id;
 	batch->used_bytes = used_bytes;
 	batch->segment_bytes = segment_bytes;
-	batch->ecn = a->config.ecn ? 2 : 0;
+	batch->ecn = 0; /* what tests a path must pass where marks do not */
 	batch->dscp = 0;
 	batch->dont_fragment = false;
 	return true;
@@ -139,7 +140,7 @@ static bool output_close(struct ptcp_assoc *a, struct ptcp_batch *batch)
 	const size_t n = is_long ? close_long(a, batch) : close_short(a, batch, p);
 	if (a->close_answer_owed)
 		assoc_set_state(a, PTCP_CLOSED, "close answered");
-	return batch_done(a, batch, p, n, n);
+	return batch_done(batch, p, n, n);
 }
 
 /* ---- what belongs to one path
@@ -181,7 +182,7 @@ static bool output_control(struct ptcp_assoc *a, struct ptcp_batch *batch, struc
 	if (build_empty(&b))
 		return false;
 	const size_t n = build_finish(a, &b);
-	return batch_done(a, batch, p, n, n);
+	return batch_done(batch, p, n, n);
 }
 
 /*
@@ -207,7 +208,7 @@ static bool output_ack(struct ptcp_assoc *a, struct ptcp_batch *batch)
 	if (!write_ack(a, &b))
 		return false;
 	const size_t n = build_finish(a, &b);
-	return batch_done(a, batch, p, n, n);
+	return batch_done(batch, p, n, n);
 }
 
 static bool output_mtu_probe(struct ptcp_assoc *a, struct ptcp_batch *batch, struct path *p)
@@ -223,7 +224,7 @@ static bool output_mtu_probe(struct ptcp_assoc *a, struct ptcp_batch *batch, str
 	pad(&b, writer_left(&b.w));
 	pmtu_probe_sent(p, size_bytes);
 	const size_t n = build_finish(a, &b);
-	if (!batch_done(a, batch, p, n, n))
+	if (!batch_done(batch, p, n, n))
 		return false;
 	batch->dont_fragment = true;
 	return true;
@@ -333,6 +334,7 @@ static size_t output_packet(struct ptcp_assoc *a, struct path *p, uint8_t *data,
 		return 0;
 	build_start(a, &b, p, data, size_bytes);
 	b.records_max = records_max;
+	b.ect = path_uses_ecn(a, p);
 	b.dscp = class->dscp;
 	b.has_dscp = class->known;
 	if (a->state != PTCP_ESTABLISHED)
@@ -391,7 +393,7 @@ static bool output_parity(struct ptcp_assoc *a, struct ptcp_batch *batch, struct
 	}
 	if (used > 0)
 		pacer_sent(&p->pacer, used);
-	return batch_done(a, batch, p, used, size_bytes);
+	return batch_done(batch, p, used, size_bytes);
 }
 
 static bool output_data(struct ptcp_assoc *a, struct ptcp_batch *batch, struct path *p)
@@ -433,9 +435,10 @@ static bool output_data(struct ptcp_assoc *a, struct ptcp_batch *batch, struct p
 	if (p->in_flight_bytes > in_flight_before)
 		pacer_sent(&p->pacer, (size_t)(p->in_flight_bytes - in_flight_before));
 	note_app_limit(a, p);
-	if (!batch_done(a, batch, p, used, min_size(used, segment_bytes)))
+	if (!batch_done(batch, p, used, min_size(used, segment_bytes)))
 		return false;
 	batch->dscp = class.dscp;
+	batch->ecn = path_uses_ecn(a, p) ? 2 : 0;
 	return true;
 }
 

@@ -33,8 +33,14 @@ uint64_t path_pto_us(const struct path *p)
 	return rtt_pto_us(&p->rtt, ACK_DELAY_MAX_US);
 }
 
+bool path_uses_ecn(const struct ptcp_assoc *a, const struct path *p)
+{
+	return a->config.ecn && !p->ecn_failed;
+}
+
 void path_reset(struct ptcp_assoc *a, struct path *p)
 {
+	p->ecn_works = p->ecn_failed = false;
 	p->rtt = (struct rtt){ 0 };
 	cc_init(&p->cc, a->cc_ops, p->mtu_bytes, 0, a->now_us);
 	pacer_set_rate(&p->pacer, p->cc.pacing_rate, p->mtu_bytes, a->now_us);

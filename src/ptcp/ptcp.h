@@ -376,7 +376,8 @@ struct ptcp_path_stats {
 	uint32_t random_loss_ppm; /* measured while no queue explains it */
 	bool parity;              /* protects what we send there */
 	uint64_t last_received_us;
-	const char *cc_mode;
+	const char *cc, *cc_mode; /* the controller, and what it is doing */
+	bool ecn;                 /* packets leave with ECN marks */
 };
 /* The path at `index` of those that there are. False: no more. */
 bool ptcp_get_path_stats(const struct ptcp_assoc *a, unsigned index,

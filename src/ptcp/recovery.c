@@ -69,6 +69,8 @@ void recovery_sent(struct ptcp_assoc *a, const struct build *b, size_t size_byte
 	packet->size_bytes = (uint16_t)size_bytes;
 	packet->path = p->index;
 	packet->flags = b->flags;
+	if (b->ect)
+		packet->flags |= SENT_ECT;
 	if (b->flags & SENT_SOURCE)
 		packet->parity_distance = SENT_PARITY_OPEN;
 	if (p->app_limited_until != 0)
@@ -334,6 +336,7 @@ static void ack_packet(struct ptcp_assoc *a, uint64_t pn)
 				on_spurious(a, p, packet);
 		}
 		note_delivery(a, p, pn, packet);
+		p->round_ect += (packet->flags & SENT_ECT) != 0;
 		if (!p->any_acked || packet->path_sequence > p->largest_acked_sequence)
 			p->largest_acked_sequence = packet->path_sequence;
 		p->any_acked = true;
@@ -434,6 +437,42 @@ static uint64_t new_ce(struct ptcp_assoc *a, const struct ack_frame *f)
 	return min_u64(news, 65536);
 }
 
+static void stop_ecn(struct ptcp_assoc *a, struct path *p, const char *because)
+{
+	if (p->ecn_failed)
+		return;
+	p->ecn_failed = true;
+	assoc_trace(a, &(struct ptcp_trace){
+			       .what = PTCP_TRACE_NOTE,
+			       .because = because,
+			       .path_id = p->id,
+		       });
+}
+
+/*
+ * RFC 9000, section 13.4.2.1: as many marks must have come as packets with marks did, or somebody
+ * on the way clears them. An ACK that was overtaken says nothing.
+ */
+static void validate_ecn(struct ptcp_assoc *a, const struct ack_frame *f)
+{
+	const uint64_t marked = f->has_ecn ? f->ect0 + f->ce : 0;
+	unsigned n_ect = 0, n_paths = 0;
+
+	PATH_FOREACH (a, p) {
+		n_ect += p->round_ect;
+		n_paths += p->round_ect > 0;
+	}
+	if (f->ranges[0].high <= a->peer_largest && a->peer_largest != 0)
+		return;
+	a->peer_largest = f->ranges[0].high;
+	PATH_FOREACH (a, p)
+		if (p->round_ect > 0 && marked >= a->peer_marked + n_ect)
+			p->ecn_works = true;
+		else if (p->round_ect > 0 && n_paths == 1)
+			stop_ecn(a, p, "ECN marks are lost on the way");
+	a->peer_marked = max_u64(a->peer_marked, marked);
+}
+
 int recovery_ack_frame(struct ptcp_assoc *a, struct reader *r, bool ecn)
 {
 	struct ack_frame f;
@@ -445,7 +484,7 @@ int recovery_ack_frame(struct ptcp_assoc *a, struct reader *r, bool ecn)
 		return -EBADMSG; /* never sent */
 	PATH_FOREACH (a, p) {
 		p->round_acked_bytes = 0;
-		p->round_acked = 0;
+		p->round_acked = p->round_ect = 0;
 		p->round_rate = 0;
 		p->round_newest_pn = SENT_NO_PN;
 	}
@@ -460,6 +499,7 @@ int recovery_ack_frame(struct ptcp_assoc *a, struct reader *r, bool ecn)
 			ack_packet(a, pn++);
 	}
 	const uint64_t ce_packets = new_ce(a, &f);
+	validate_ecn(a, &f);
 	PATH_FOREACH (a, p)
 		if (p->round_acked > 0)
 			after_ack(a, p, p == sampled ? p->rtt.latest_us : 0,
@@ -526,6 +566,8 @@ static void on_pto(struct ptcp_assoc *a, struct path *p)
 	p->n_probes = p->n_ptos == 1 ? 1 : PROBES;
 	if (p->n_ptos == 2)
 		pmtu_black_hole(p, a->now_us);
+	if (p->n_ptos == 2 && !p->ecn_works && path_uses_ecn(a, p))
+		stop_ecn(a, p, "nothing with ECN marks arrives");
 	if (p->n_ptos == COLLAPSE_PTOS) {
 		p->cc.ops->on_collapse(&p->cc, a->now_us);
 		pacer_set_rate(&p->pacer, p->cc.pacing_rate, p->mtu_bytes, a->now_us);

@@ -52,6 +52,7 @@ enum sent_state { SENT_DONE, SENT_IN_FLIGHT, SENT_LOST };
 #define SENT_MTU_PROBE   0x02
 #define SENT_RESCUED     0x04 /* its frames were already queued again by a probe timeout */
 #define SENT_SOURCE      0x08 /* parity covers it */
+#define SENT_ECT         0x10 /* it left marked ECT(0) */
 
 #define SENT_PARITY_OPEN UINT16_MAX /* parity_distance while the block's parity has not left */
 

@@ -24,6 +24,7 @@ struct story {
 	unsigned burst, n_tunnels, n_inner, n_outer;
 	enum ptcp_congestion_control cc[2];
 	double mark_ms;
+	bool bleaches, eats_ect;
 	double warm_s, measure_s;
 	struct expected expected;
 };
@@ -71,6 +72,10 @@ static const struct story stories[] = {
 	  .expected = { .95, 0, ANY, 1, .outer_share = .3, .tunnel_share = .3 } },
 	{ "cubic, CE marks from 5 ms on", 100, 50, 50, .n_tunnels = 1, .cc = { PTCP_CC_CUBIC },
 	  .mark_ms = 5, .warm_s = 3, .measure_s = 8, .expected = { .85, 80, 15, .1 } },
+	{ "marks are cleared", 100, 50, 50, .n_tunnels = 1, .bleaches = true, .warm_s = 2,
+	  .measure_s = 2, .expected = { .95, 90, 6, .1 } },
+	{ "packets with marks are dropped", 100, 50, 50, .n_tunnels = 1, .eats_ect = true,
+	  .warm_s = 4, .measure_s = 2, .expected = { .95, 90, 6, .1 } },
 	{ "CE marks from 5 ms on", 100, 50, 50, .n_tunnels = 1, .mark_ms = 5, .warm_s = 2,
 	  .measure_s = 6, .expected = { .95, 90, 6, .1 } },
 };
@@ -91,6 +96,8 @@ static struct rig_config config_of(const struct story *s)
 		.loss_ppm = (unsigned)(s->loss_percent * 1e4),
 		.burst_packets = s->burst,
 		.mark_us = us(s->mark_ms),
+		.bleaches = s->bleaches,
+		.eats_ect = s->eats_ect,
 	};
 
 	return (struct rig_config){
@@ -143,6 +150,7 @@ static void the_link_is_used_well_and_shared(void **state)
 	HOLD(x.share[0] >= e->tunnel_share);
 	HOLD(s->n_tunnels < 2 || x.share[1] >= e->tunnel_share);
 	HOLD(x.share[RIG_TUNNELS_MAX] >= e->outer_share);
+	HOLD(x.path.ecn == !(s->bleaches || s->eats_ect));
 	HOLD(s->n_inner == 0 || x.jain >= e->jain);
 }
 
