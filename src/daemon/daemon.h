@@ -9,6 +9,7 @@
 #define DAEMON_DAEMON_H
 
 #include "crypto/crypto.h"
+#include "ptcp/ptcp.h"
 
 #include <sys/types.h>
 
@@ -38,6 +39,7 @@ struct daemon_options {
 	size_t n_stun;
 	bool copy_dscp;  /* of inner packets to outer ones */
 	bool parity;     /* repair by it where it pays */
+	enum ptcp_congestion_control congestion_control;
 	bool accept_new; /* trust new domains and peers without asking */
 	struct daemon_domain domains[DAEMON_DOMAINS_MAX];
 	size_t n_domains;

@@ -388,6 +388,7 @@ static int make_session(struct link *link)
 		.refuse = refuse_address,
 		.copy_dscp = link->daemon->options->copy_dscp,
 		.parity = link->daemon->options->parity,
+		.congestion_control = link->daemon->options->congestion_control,
 		.trace = trace,
 		.user = link,
 		.allowance = &link->peer->guesses,

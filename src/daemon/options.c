@@ -18,6 +18,7 @@ struct loaded {
 	int log_level;    /* index into log_levels */
 	int dscp;         /* index into dscp_rules */
 	int parity;       /* index into parity_rules */
+	int congestion;   /* enum ptcp_congestion_control */
 	int aead_backend; /* enum crypto_aead_backend */
 	bool accept_new;
 	struct conf_list stun;
@@ -29,6 +30,11 @@ static const char *const log_levels[] = { "error", "warning", "notice", "info", 
 
 static const char *const dscp_rules[] = { "clear", "copy", NULL };
 static const char *const parity_rules[] = { "auto", "off", NULL };
+static const char *const controllers[] = {
+	[PTCP_CC_BBR] = "bbr",
+	[PTCP_CC_CUBIC] = "cubic",
+	NULL,
+};
 static const char *const aead_backends[] = {
 	[CRYPTO_AEAD_BACKEND_AUTO] = "auto",
 	[CRYPTO_AEAD_BACKEND_OPENSSL] = "openssl",
@@ -100,6 +106,7 @@ static const struct conf_key keys[] = {
 	{ .section = "daemon", .name = "aead-backend", .type = CONF_CHOICE, .offset = FIELD(aead_backend), .choices = aead_backends },
 	{ .section = "identity", .name = "default", .type = CONF_TEXT, .offset = FIELD(default_identity) },
 	{ .section = "network", .name = "parity", .type = CONF_CHOICE, .offset = FIELD(parity), .choices = parity_rules },
+	{ .section = "network", .name = "congestion-control", .type = CONF_CHOICE, .offset = FIELD(congestion), .choices = controllers },
 	{ .section = "network", .name = "dscp", .type = CONF_CHOICE, .offset = FIELD(dscp), .choices = dscp_rules },
 	{ .section = "network", .name = "stun", .type = CONF_LIST, .offset = FIELD(stun), .set = check_host_port },
 	{ .section = "trust", .name = "accept-new", .type = CONF_BOOL, .offset = FIELD(accept_new) },
@@ -167,6 +174,7 @@ static void take_over(struct daemon_options *options, struct loaded *loaded)
 	options->log_level = LOG_ERROR_ + loaded->log_level;
 	options->copy_dscp = loaded->dscp != 0;
 	options->parity = loaded->parity == 0;
+	options->congestion_control = (enum ptcp_congestion_control)loaded->congestion;
 	options->aead_backend = (enum crypto_aead_backend)loaded->aead_backend;
 	options->accept_new = loaded->accept_new;
 	for (size_t i = 0; i < options->n_stun; i++)
@@ -187,6 +195,7 @@ int daemon_options_load(struct daemon_options *options, const char *path, char *
 				 .log_level = options->log_level - LOG_ERROR_,
 				 .dscp = options->copy_dscp,
 				 .parity = !options->parity,
+				 .congestion = (int)options->congestion_control,
 				 .aead_backend = (int)options->aead_backend,
 				 .accept_new = options->accept_new };
 	struct conf_error error = { 0 };

@@ -71,6 +71,7 @@ int session_start_association(struct session *s, uint64_t now_us)
 		.liveness_us = s->config.liveness_us,
 		.memory = s->config.memory,
 		.ecn = true,
+		.congestion_control = s->config.congestion_control,
 		.parity = s->config.parity && ptcp_parity_available() &&
 					  (s->open.peer_features & OFFER_FEATURE_PARITY) != 0
 				  ? PTCP_PARITY_AUTO

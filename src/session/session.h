@@ -182,6 +182,7 @@ struct session_config {
 	void (*trace)(void *user, const char *what, const char *from, const char *to,
 		      const char *because); /* may be NULL; must not call back */
 	void *user;
+	enum ptcp_congestion_control congestion_control;
 	bool parity; /* repair by it, where the peer does too; see ptcp_parity_available() */
 	bool allow_loopback;
 	bool copy_dscp;       /* of packets to the datagrams that carry them; else those have 0 */
