@@ -864,6 +864,62 @@ static void the_controller_never_stops_sending(void **state)
 	assert_in_range(cc.ops->bandwidth(&cc), 12500000 * 90 / 100, 12500000);
 }
 
+static void cubic_takes_a_loss_for_a_full_path_unless_it_was_none(void **state)
+{
+	struct cc cc;
+	uint64_t now_us = 1000000, delivered = 0, before;
+
+	(void)state;
+	cc_init(&cc, &cc_cubic_ops, 1400, 50000, now_us);
+	drive(&cc, 12500000, 50000, 0, 5, &now_us, &delivered);
+	before = cc.cwnd_bytes;
+	assert_true(before > 8 * 32 * 1400);
+
+	cc.ops->on_lost(&cc, 1400, before, now_us);
+	cc.ops->on_lost(&cc, 1400, before, now_us);
+	assert_int_equal(cc.cwnd_bytes, before * 70 / 100); /* once for the whole event */
+	cc.ops->on_spurious(&cc, 1400);
+	assert_int_equal(cc.cwnd_bytes, before * 70 / 100);
+	cc.ops->on_spurious(&cc, 1400);
+	assert_int_equal(cc.cwnd_bytes, before);
+}
+
+static void cubic_grows_again_to_where_the_loss_was(void **state)
+{
+	struct cc cc;
+	uint64_t now_us = 1000000, delivered = 0, before;
+
+	(void)state;
+	cc_init(&cc, &cc_cubic_ops, 1400, 50000, now_us);
+	drive(&cc, 12500000, 50000, 0, 5, &now_us, &delivered);
+	before = cc.cwnd_bytes;
+	cc.ops->on_lost(&cc, 1400, before, now_us);
+	drive(&cc, 12500000, 50000, 0, 20, &now_us, &delivered); /* a second: concave */
+	assert_in_range(cc.cwnd_bytes, before * 72 / 100, before * 99 / 100);
+	drive(&cc, 12500000, 50000, 0, 200, &now_us, &delivered); /* ten: convex */
+	assert_true(cc.cwnd_bytes > before);
+}
+
+static void after_a_long_pause_nobody_bursts(void **state)
+{
+	static const struct cc_ops *const all[] = { &cc_bbr_ops, &cc_cubic_ops };
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
+		struct cc cc;
+		uint64_t now_us = 1000000, delivered = 0;
+
+		cc_init(&cc, all[i], 1400, 50000, now_us);
+		drive(&cc, 12500000, 50000, 0, 60, &now_us, &delivered);
+		const uint64_t rate = cc.pacing_rate, cwnd = cc.cwnd_bytes;
+		cc.ops->on_restart(&cc, 1000, now_us);
+		assert_int_equal(cc.pacing_rate, rate);
+		cc.ops->on_restart(&cc, 60 * US_PER_S, now_us + 60 * US_PER_S);
+		assert_true(cc.pacing_rate <= rate / 4);
+		assert_true(cc.cwnd_bytes <= cwnd && cc.cwnd_bytes >= 32 * 1400);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -896,6 +952,9 @@ int main(void)
 		cmocka_unit_test(a_shortened_message_counts_less),
 		cmocka_unit_test(the_controller_finds_the_rate_and_keeps_it_under_random_loss),
 		cmocka_unit_test(the_controller_never_stops_sending),
+		cmocka_unit_test(cubic_takes_a_loss_for_a_full_path_unless_it_was_none),
+		cmocka_unit_test(cubic_grows_again_to_where_the_loss_was),
+		cmocka_unit_test(after_a_long_pause_nobody_bursts),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
