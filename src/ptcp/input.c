@@ -335,7 +335,7 @@ int ptcp_input(struct ptcp_assoc *a, uint32_t path_id, uint8_t *data, size_t n_b
 	assoc_now(a, now_us);
 	if (a->state == PTCP_CLOSED)
 		return -ENOTCONN;
-	if (e == 0 && !secret_equal(header.destination, a->config.local_cid, PTCP_CID_BYTES))
+	if (e == 0 && memcmp(header.destination, a->config.local_cid, PTCP_CID_BYTES) != 0)
 		e = -EBADMSG;
 	if (e == 0 && path_id == PTCP_PATH_NONE)
 		e = -EBADMSG;
