@@ -13,7 +13,8 @@
 enum {
 	SENTENCE_BYTES = 512,
 	ADDRESSES_MAX = 64,
-	PEERS_SHOWN_MAX = 32,            /* one answer has to fit into a line */
+	PEERS_SHOWN_MAX = 32, /* one answer has to fit into a line */
+	PATIENT_TRIES = 4,    /* of a STUN question: some 2 s, then silence means something */
 	CERTIFICATE_SOON_S = 14 * 86400, /* it should have been renewed by then */
 };
 
@@ -93,7 +94,7 @@ static bool is_own_address(const struct ip_address *ip)
 static void view_add(struct view *v, const struct gather_try *t)
 {
 	v->n_asked++;
-	v->n_pending += !t->done;
+	v->n_pending += !t->done && t->client.n_sent < PATIENT_TRIES;
 	if (!t->done || t->client.state != STUN_DONE)
 		return;
 	v->n_answered++;
