@@ -528,13 +528,20 @@ static uint64_t pto_due_us(const struct ptcp_assoc *a, const struct path *p)
 	return p->eliciting_us + wait_us;
 }
 
-/* When a path that acknowledges nothing counts as dead. */
+/*
+ * When a path that acknowledges nothing counts as dead: after several probes, or when packets went
+ * out all the time. For each of those puts the probe timeout off, so that a steady stream which
+ * does not fill the window would never come to probe.
+ */
 static uint64_t silence_due_us(const struct path *p)
 {
-	if (p->head_pn == SENT_NO_PN || p->n_ptos < 3)
+	const uint64_t silence_us =
+		min_u64(max_u64(PATH_SILENCE_MIN_US, 3 * path_pto_us(p)), PATH_SILENCE_MAX_US);
+
+	if (p->head_pn == SENT_NO_PN ||
+	    (p->n_ptos < 3 && p->eliciting_us < p->progress_us + silence_us / 2))
 		return NEVER_US;
-	return p->progress_us +
-	       min_u64(max_u64(PATH_SILENCE_MIN_US, 3 * path_pto_us(p)), PATH_SILENCE_MAX_US);
+	return p->progress_us + silence_us;
 }
 
 uint64_t recovery_deadline_us(const struct ptcp_assoc *a, const struct path *p)

@@ -94,6 +94,35 @@ static void a_dead_path_is_left_in_about_a_second(void **state)
 	pair_fini(&pair);
 }
 
+/* A ping each 10 ms: far from filling the window, and never quiet for as long as a probe waits. */
+static uint64_t thin_stream(struct pair *p, void *user)
+{
+	uint64_t *due_us = user;
+
+	if (p->now_us >= *due_us) {
+		ptcp_ping(p->end[0].a, 1, p->now_us);
+		*due_us = p->now_us + 10 * US_PER_MS;
+	}
+	return *due_us;
+}
+
+static void a_thin_stream_too_shows_that_its_path_is_dead(void **state)
+{
+	uint64_t due_us = 0;
+
+	(void)state;
+	start(12, NULL);
+	pair_path_add(&pair, RELAY, PTCP_PATH_RELAY, 1472);
+	pair_path_add(&pair, DIRECT, PTCP_PATH_DIRECT, 1472);
+	assert_true(pair_establish(&pair));
+	pair_run(&pair, 2 * US_PER_S, thin_stream, &due_us);
+	assert_int_equal(active(0), DIRECT);
+	pair.links[0][DIRECT - 1].cut = pair.links[1][DIRECT - 1].cut = true;
+	pair_run(&pair, 1200 * US_PER_MS, thin_stream, &due_us);
+	assert_int_equal(active(0), RELAY);
+	pair_fini(&pair);
+}
+
 static void a_vanished_peer_shows_within_fifteen_seconds(void **state)
 {
 	(void)state;
@@ -509,6 +538,7 @@ int main(void)
 		cmocka_unit_test(what_the_specification_forbids_closes_the_association),
 		cmocka_unit_test(a_direct_path_takes_over_from_the_relay_without_a_loss),
 		cmocka_unit_test(a_dead_path_is_left_in_about_a_second),
+		cmocka_unit_test(a_thin_stream_too_shows_that_its_path_is_dead),
 		cmocka_unit_test(a_vanished_peer_shows_within_fifteen_seconds),
 		cmocka_unit_test(the_server_follows_a_client_whose_address_changed),
 		cmocka_unit_test(a_removed_path_hands_over_what_was_in_flight),
