@@ -499,15 +499,16 @@ void serverlink_start(struct serverlink *l)
 	fail(l);
 }
 
-static bool is_ours(const struct endpoint *local)
+/*
+ * Would a connection begin at this address now? If not, the one there is may be dead even where
+ * the address is still ours: what it sends leaves by the new route, with the old network's address.
+ * Where no route leads to the server there is nothing better than to wait.
+ */
+static bool is_from_here(const struct serverlink *l, const struct endpoint *local)
 {
-	const struct endpoint any_port = { .ip = local->ip, .scope_id = local->scope_id };
-	struct sockaddr_storage sa;
-	const socklen_t sa_bytes = (socklen_t)endpoint_to_sockaddr(&any_port, false, &sa);
-	_cleanup_(closep) int fd = socket(sa.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	const struct endpoint now = udp_local_for(l->config.daemon, 0, &l->remote);
 
-	return fd < 0 || !bind(fd, (const struct sockaddr *)&sa, sa_bytes) ||
-	       errno != EADDRNOTAVAIL;
+	return now.ip.family == FAMILY_NONE || ip_equal(&now.ip, &local->ip);
 }
 
 void serverlink_check(struct serverlink *l)
@@ -517,7 +518,7 @@ void serverlink_check(struct serverlink *l)
 	if (!l->driver)
 		return;
 	local = net_q2q_local(l->driver);
-	if (is_ours(&local)) {
+	if (is_from_here(l, &local)) {
 		q2q_conn_probe(l->conn, net_loop_now_us(l->config.daemon->loop));
 		net_q2q_pump(l->driver);
 		return;

@@ -341,11 +341,11 @@ static uint64_t keepalive_due_us(const struct q2q_conn *conn)
 	if (!keeps_alive(conn))
 		return NEVER_US;
 	if (conn->keepalive_waiting)
-		return add_sat_u64(conn->keepalive_sent_us, conn->config.dead_us);
+		return add_sat_u64(conn->keepalive_sent_us, conn->keepalive_wait_us);
 	return add_sat_u64(conn->stats.last_input_us, conn->config.keepalive_us);
 }
 
-static void ask_for_life(struct q2q_conn *conn, uint64_t now_us)
+static void ask_for_life(struct q2q_conn *conn, uint64_t wait_us, uint64_t now_us)
 {
 	const struct q2q_call source_ip = { .command = Q2Q_SOURCE_IP };
 	const uint64_t deadline_us =
@@ -353,6 +353,7 @@ static void ask_for_life(struct q2q_conn *conn, uint64_t now_us)
 
 	conn->keepalive_waiting = true;
 	conn->keepalive_sent_us = now_us;
+	conn->keepalive_wait_us = wait_us;
 	/* Where there is no room to ask, questions are waiting already; their answers will do. */
 	(void)!conn_ask(conn, &source_ip, ASK_KEEPALIVE, 0, deadline_us);
 }
@@ -360,7 +361,7 @@ static void ask_for_life(struct q2q_conn *conn, uint64_t now_us)
 void q2q_conn_probe(struct q2q_conn *conn, uint64_t now_us)
 {
 	if (keeps_alive(conn) && !conn->keepalive_waiting)
-		ask_for_life(conn, now_us);
+		ask_for_life(conn, min_u64(conn->config.dead_us, PROBE_WAIT_US), now_us);
 }
 
 static void keep_alive(struct q2q_conn *conn, uint64_t now_us)
@@ -371,7 +372,7 @@ static void keep_alive(struct q2q_conn *conn, uint64_t now_us)
 		conn_over(conn, -ETIMEDOUT, "the peer is silent");
 		return;
 	}
-	ask_for_life(conn, now_us);
+	ask_for_life(conn, conn->config.dead_us, now_us);
 }
 
 static bool writable_again(const struct q2q_conn *conn)

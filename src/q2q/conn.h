@@ -24,6 +24,7 @@
 #define INNER_BOX_MAX_BYTES 4096u /* Retrieve-Connection, add_user */
 #define INNER_MAX_BYTES     8192u
 #define INNER_TIMEOUT_US    (60 * US_PER_S)
+#define PROBE_WAIT_US       (4 * US_PER_S) /* there is reason to doubt, and a way without it */
 #define CLOSE_TIMEOUT_US    (60 * US_PER_S) /* a close that is never answered is forgotten */
 #define VIRTUAL_WRITE_MAX   60000u
 #define TLS_AHEAD_BYTES     (64u * 1024) /* ciphertext made before the network asks for it */
@@ -119,7 +120,7 @@ struct q2q_conn {
 	struct q2q_closed ended;
 	struct q2q_closed closed;
 	bool keepalive_waiting; /* for any sign of life */
-	uint64_t keepalive_sent_us;
+	uint64_t keepalive_sent_us, keepalive_wait_us;
 	struct q2q_conn_stats stats;
 };
 

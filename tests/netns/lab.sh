@@ -418,7 +418,8 @@ lab_daemon_start() {
     local host=$1
     shift
     # Appended to, for a daemon that is killed and started again.
-    on "$host" q2q-tund --foreground "$@" >>"$LAB_DIR/$host-q2q-tund.log" 2>&1 </dev/null &
+    # shellcheck disable=SC2086 # words
+    on "$host" q2q-tund --foreground ${LAB_DAEMON_OPTIONS:-} "$@" >>"$LAB_DIR/$host-q2q-tund.log" 2>&1 </dev/null &
     wait_for 10 on "$host" q2q-tun status
 }
 

@@ -10,6 +10,7 @@ NETNS_TESTS = \
 	tests/netns/nat_kinds.sh \
 	tests/netns/relay.sh \
 	tests/netns/resilience.sh \
+	tests/netns/roam.sh \
 	tests/netns/smoke.sh \
 	tests/netns/systemd.sh \
 	tests/netns/trust.sh \
@@ -18,7 +19,7 @@ NETNS_TESTS = \
 dist_check_SCRIPTS += $(NETNS_TESTS)
 EXTRA_DIST += tests/netns/lab.sh tests/netns/nat_classify.py tests/netns/nat_lab.sh \
 	tests/netns/nat_measure.py tests/netns/nat_report.py tests/netns/tap.sh \
-	tests/netns/tunnel_lab.sh
+	tests/netns/roam_gap.py tests/netns/tunnel_lab.sh
 if ENABLE_SERVER
 TESTS += $(NETNS_TESTS)
 check_DATA += tests/netns/root.stamp
