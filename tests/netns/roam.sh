@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # A laptop moves: other addresses, other networks, sleep, a NAT that starts anew.
 # An ssh and an scp over the tunnel go on each time; the longest silence is printed.
-# ROAM_FREEZE_S is how long the machine sleeps.
+# ROAM_FREEZE_S is how long the machine sleeps. ROAM_NAT64=yes adds a move to a network
+# of IPv6 alone, with NAT64 and DNS64 (package tayga).
 cd "$(dirname "$0")" || exit 99
 HERE=$PWD
 . ./tap.sh
@@ -21,7 +22,7 @@ other_network() {
         lab_nat "$router" "$kind" && on alice ip link set "$interface" down
 }
 other_network cafe eth1 easy || tap_bail "the other network"
-if command -v tayga >/dev/null; then
+if [ -n "${ROAM_NAT64:-}" ]; then
     nat_lab_router six && lab_link six 192.168.8.1/24 alice 192.168.8.2/24 lan eth2 &&
         on alice ip addr flush dev eth2 && on six ip addr add 2001:db8:66::1/64 dev lan &&
         on core ip -6 route add 2001:db8:66::/64 via "2001:db8:ff:$NAT_LAB_UPLINK::2" &&
@@ -51,7 +52,7 @@ ssh_answers() {
 moves() {
     local within=$1 gap copy start result=0
     shift
-    on alice timeout 90 scp -q -l 8000 "${LAB_SSH_OPTIONS[@]}" /root/file $PEER:/root/file \
+    on alice timeout 180 scp -q -l 8000 "${LAB_SSH_OPTIONS[@]}" /root/file $PEER:/root/file \
         </dev/null >"$LAB_DIR/scp.log" 2>&1 &
     copy=$!
     mkfifo "$LAB_DIR/stop"
@@ -67,7 +68,7 @@ moves() {
     sleep 1
     exec {STOP}>&-
     wait $gap
-    ssh_answers 30 || { echo "the ssh is dead"; result=1; }
+    ssh_answers 60 || { echo "the ssh is dead"; result=1; }
     wait $copy || { echo "scp failed"; cat "$LAB_DIR/scp.log"; result=1; }
     [ "$(on alice sha256sum /root/file)" = "$(on bob sha256sum /root/file)" ] || return
     return $result
@@ -127,19 +128,19 @@ to_ipv6_only() {
 
 tap "a direct path" on alice q2q-tun wait bob@server.test --direct --timeout 20
 tap "an ssh" ssh_answers 10
-roams "a new address" 10 new_address
+roams "a new address" 40 new_address
 direct_again
-roams "a second network, and the default route there" 10 second_network
+roams "a second network, and the default route there" 40 second_network
 direct_again
-roams "back to the first" 10 leave_second
+roams "back to the first" 40 leave_second
 direct_again
-roams "another network instead of this one" 10 change_wifi
+roams "another network instead of this one" 40 change_wifi
 direct_again
-roams "the NAT starts anew with another public address" 20 nat_reboots
+roams "the NAT starts anew with another public address" 40 nat_reboots
 direct_again
-roams "$FREEZE_S s of sleep" $((FREEZE_S + 20)) sleeps
+roams "$FREEZE_S s of sleep" $((FREEZE_S + 40)) sleeps
 direct_again
-if command -v tayga >/dev/null; then
-    roams "from IPv4 alone to IPv6 alone with NAT64" 20 to_ipv6_only
+if [ -n "${ROAM_NAT64:-}" ]; then
+    roams "from IPv4 alone to IPv6 alone with NAT64" 40 to_ipv6_only
 fi
 tap_done
