@@ -207,8 +207,9 @@ tunnel_n2n() {
 }
 
 tunnel_yggdrasil() {
-    local host n=1 program=${YGGDRASIL:-yggdrasil}
-    for host in "$1" "$2"; do
+    local host n=2 program=${YGGDRASIL:-yggdrasil}
+    # B first: who finds nobody listening tries again only after a minute.
+    for host in "$2" "$1"; do
         on "$host" mkdir -p /run/yggdrasil
         on "$host" "$program" -genconf -json | python3 -c '
 import json, sys
@@ -217,7 +218,8 @@ c["IfName"], c["MulticastInterfaces"] = "ygg0", []
 c["Listen"], c["Peers"] = (["tcp://192.0.2.2:9001"], []) if n == 2 else ([], ["tcp://192.0.2.2:9001"])
 json.dump(c, sys.stdout)' $n | on "$host" tee /root/ygg.conf >/dev/null
         spawn "$host" "$host-yggdrasil.log" "$program" -useconffile /root/ygg.conf
-        n=2
+        wait_for 5 on "$2" sh -c 'ss -Hltn sport = :9001 | grep -q .' || return
+        n=1
     done
     TUNNEL_ADDRESS=$(on "$2" "$program" -useconffile /root/ygg.conf -address)
 }
