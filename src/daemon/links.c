@@ -116,7 +116,9 @@ static void note_linked(struct link *link, enum session_state to,
 	if (linked == link->peer->linked)
 		return;
 	link->peer->linked = linked;
-	upkeep_save(link->daemon, link->peer);
+	/* Who is wanted is asked anyhow. */
+	if (!link->peer->wanted)
+		upkeep_save(link->daemon, link->peer);
 }
 
 static void on_state(struct link *link, const struct session_event *event)

@@ -11,7 +11,8 @@
 #define TRIM_BYTES     ((size_t)256 << 10) /* so much freed is worth the work */
 #define TRIM_PAD_BYTES ((size_t)64 << 10)
 #define TRIM_US        (2 * US_PER_S)
-#define SAVE_US        (50 * US_PER_MS) /* a write takes about a tenth of it */
+#define SAVE_US        (50 * US_PER_MS)
+#define SAVE_SHARE     10 /* of the time is for the disk, at most */
 
 /*
  * Certificates and permissions end by the clock, connections by not being needed: while something
@@ -80,8 +81,11 @@ static void on_save(void *user, uint64_t now_us)
 {
 	struct daemon *d = user;
 
+	const uint64_t start_us = net_clock_us();
+
 	if (save_one(d))
-		net_timer_arm(&d->save, now_us + SAVE_US);
+		net_timer_arm(&d->save,
+			      now_us + max_u64(SAVE_US, SAVE_SHARE * (net_clock_us() - start_us)));
 }
 
 void upkeep_save(struct daemon *d, struct peer *peer)
