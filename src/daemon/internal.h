@@ -555,6 +555,7 @@ void upkeep_soon(struct daemon *d);
 void upkeep_save(struct daemon *d, struct peer *peer);
 /* Messages were given back: the heap may be too. */
 void upkeep_freed(struct daemon *d, size_t n_bytes);
+#define UPKEEP_HANDSHAKE_BYTES ((size_t)64 << 10) /* about what TLS leaves behind */
 
 /* ---- the daemon ---- */
 

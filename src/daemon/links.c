@@ -132,6 +132,7 @@ static void on_state(struct link *link, const struct session_event *event)
 	if (event->state.to == SESSION_UP) {
 		link->problem.code = CTL_DONE;
 		log_note("%s: up", link->peer->address.text);
+		upkeep_freed(link->daemon, UPKEEP_HANDSHAKE_BYTES);
 	} else if (event->state.from == SESSION_UP) {
 		link->problem.code = CTL_DONE;
 		log_note("%s: not up any more (%s)%s%s", link->peer->address.text,

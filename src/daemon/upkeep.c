@@ -8,7 +8,7 @@
 
 #define SWEEP_US       (10 * US_PER_S)
 #define SWEEP_IDLE_US  (300 * US_PER_S)
-#define TRIM_BYTES     ((size_t)256 << 10) /* so much freed is worth the work */
+#define TRIM_BYTES     ((size_t)64 << 10) /* so much freed is worth the work */
 #define TRIM_PAD_BYTES ((size_t)64 << 10)
 #define TRIM_US        (2 * US_PER_S)
 #define SAVE_US        (50 * US_PER_MS)

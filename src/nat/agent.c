@@ -24,6 +24,12 @@ int nat_agent_new(const struct nat_config *config, uint64_t now_us, struct nat_a
 	if (!a)
 		return -ENOMEM;
 	a->config = *config;
+	a->events = malloc(NAT_EVENTS_FIRST * sizeof(*a->events));
+	if (!a->events) {
+		free(a);
+		return -ENOMEM;
+	}
+	a->event_room = NAT_EVENTS_FIRST;
 	a->random = config->seed;
 	r = nat_keys_derive(&a->keys, config->mac, config->key, config->controlling);
 	secret_wipe(a->config.key, sizeof(a->config.key));
@@ -43,6 +49,7 @@ void nat_agent_free(struct nat_agent *agent)
 {
 	if (!agent)
 		return;
+	free(agent->events);
 	secret_wipe(agent, sizeof(*agent));
 	free(agent);
 }
@@ -59,20 +66,37 @@ void nat_agent_set_signal_delay(struct nat_agent *agent, uint64_t delay_us)
 
 /* ---- events --------------------------------------------------------------------------------- */
 
+static bool grow_events(struct nat_agent *a)
+{
+	const size_t n = 2 * a->event_room;
+	struct nat_event *events = n <= NAT_EVENTS_MAX ? malloc(n * sizeof(*events)) : NULL;
+
+	if (!events)
+		return false;
+	for (size_t i = 0; i < a->n_events; i++)
+		events[i] = a->events[(a->first_event + i) % a->event_room];
+	free(a->events);
+	a->events = events;
+	a->event_room = n;
+	a->first_event = 0;
+	return true;
+}
+
 void nat_event_push(struct nat_agent *a, const struct nat_event *event)
 {
-	if (a->n_events == NAT_EVENTS_MAX) { /* the caller does not pull: the oldest goes */
-		a->first_event = (a->first_event + 1) % NAT_EVENTS_MAX;
+	/* The caller does not pull, or there is no memory: the oldest goes. */
+	if (a->n_events == a->event_room && !grow_events(a)) {
+		a->first_event = (a->first_event + 1) % a->event_room;
 		a->n_events--;
 	}
-	a->events[(a->first_event + a->n_events) % NAT_EVENTS_MAX] = *event;
+	a->events[(a->first_event + a->n_events) % a->event_room] = *event;
 	a->n_events++;
 }
 
 static bool event_waits(const struct nat_agent *a, enum nat_event_kind kind)
 {
 	for (size_t i = 0; i < a->n_events; i++)
-		if (a->events[(a->first_event + i) % NAT_EVENTS_MAX].kind == kind)
+		if (a->events[(a->first_event + i) % a->event_room].kind == kind)
 			return true;
 	return false;
 }
@@ -82,7 +106,7 @@ bool nat_agent_next_event(struct nat_agent *agent, struct nat_event *ret_event)
 	if (!agent->n_events)
 		return false;
 	*ret_event = agent->events[agent->first_event];
-	agent->first_event = (agent->first_event + 1) % NAT_EVENTS_MAX;
+	agent->first_event = (agent->first_event + 1) % agent->event_room;
 	agent->n_events--;
 	return true;
 }

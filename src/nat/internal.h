@@ -6,6 +6,7 @@
 
 #define NAT_OUTSTANDING_MAX 12 /* probes of one pair that may still be answered */
 #define NAT_ACKS_MAX        16
+#define NAT_EVENTS_FIRST    8 /* room for so many; more as they come, up to NAT_EVENTS_MAX */
 #define NAT_ADDRESSES_MAX   48
 #define NAT_WINDOW_WORDS    16
 #define NAT_MAC_BYTES       16
@@ -204,8 +205,8 @@ struct nat_agent {
 	uint64_t seen_top; /* the peer's largest transaction; the window below it follows */
 	uint64_t seen[NAT_WINDOW_WORDS];
 
-	struct nat_event events[NAT_EVENTS_MAX];
-	size_t first_event, n_events;
+	struct nat_event *events; /* ring */
+	size_t first_event, n_events, event_room;
 
 	uint64_t n_refused, n_bad, n_replayed, n_sent, n_over_budget, n_guessed;
 };
