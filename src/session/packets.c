@@ -72,7 +72,8 @@ void session_tun_commit(struct session *s, size_t frame_bytes, uint64_t now_us)
 	}
 	if (n_bytes > 0) {
 		info.flow = tun_packet_flow(&packet, &s->config.flow_seed);
-		info.ordered = packet.tcp;
+		/* To hold acknowledgements for one that was lost would stop the flow for nothing. */
+		info.ordered = packet.tcp && !packet.pure_ack;
 		info.urgent = packet.urgent;
 		info.resends_max = packet.urgent ? URGENT_RESENDS : 0;
 		info.dscp = s->config.copy_dscp ? packet.dscp : 0;

@@ -62,6 +62,8 @@ static int parse_tcp(struct tun_packet *p, const uint8_t *header, size_t n_bytes
 		return -EBADMSG;
 	p->payload_offset = p->transport_offset + (uint32_t)header_bytes;
 	p->tcp = true;
+	p->pure_ack = !p->fragment && n_bytes == header_bytes &&
+		      (header[TCP_FLAGS] & (TCP_FIN | TCP_SYN | TCP_RST)) == 0;
 	return 0;
 }
 

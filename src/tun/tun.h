@@ -191,7 +191,8 @@ struct tun_packet {
 	uint8_t protocol;      /* IPPROTO_x of the transport header, past IPv6's fragment header */
 	uint8_t dscp;          /* six bits */
 	uint8_t ecn;           /* two bits */
-	bool tcp;              /* == ordered: keep its order within the flow */
+	bool tcp;
+	bool pure_ack;         /* TCP, with nothing but an acknowledgement: the next one says more */
 	bool urgent;           /* EF, AF4x, CS5 and up, or a small UDP packet: late is worthless */
 	bool fragment;         /* no ports then, except in `first` */
 	bool first;            /* not a fragment, or the one at offset 0 */

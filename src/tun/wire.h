@@ -51,7 +51,13 @@ enum tcp_offset {
 	TCP_CHECKSUM = 16,
 	TCP_HEADER_BYTES = 20,
 };
-enum tcp_flag { TCP_FIN = 0x01, TCP_PSH = 0x08, TCP_CWR = 0x80 };
+enum tcp_flag {
+	TCP_FIN = 0x01,
+	TCP_SYN = 0x02,
+	TCP_RST = 0x04,
+	TCP_PSH = 0x08,
+	TCP_CWR = 0x80,
+};
 
 enum udp_offset { UDP_LENGTH = 4, UDP_CHECKSUM = 6, UDP_HEADER_BYTES = 8 };
 

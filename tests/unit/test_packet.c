@@ -217,6 +217,8 @@ static void sound_packets_are_understood(void **state)
 		assert_int_equal(p.protocol, kinds[kind].protocol);
 		assert_int_equal(p.transport_offset, made.offset);
 		assert_int_equal(p.tcp, p.protocol == 6);
+		assert_int_equal(p.pure_ack, p.tcp && made.payload == made.ip_bytes &&
+						     (made.ip[made.offset + 13] & 0x07) == 0);
 		assert_false(p.fragment);
 		assert_true(p.first);
 		if (p.tcp || p.protocol == 17) {
