@@ -25,7 +25,7 @@ lab_need_root >&2 || exit 77
 load=$abs_top_builddir/tests/bench/load
 [ -x "$load" ] || { echo "tests/bench/load is not built" >&2; exit 1; }
 
-median_ping() { # HOST TARGET
+mean_ping() { # HOST TARGET
     on "$1" ping -q -c 200 -i 0.005 "$2" | awk -F/ '/^rtt/ { print $5 }'
 }
 
@@ -42,7 +42,7 @@ rss_up=$(scale_rss)
 cpu=$(cpu_ms "$SCALE_DAEMON") before=$(switches "$SCALE_DAEMON")
 sleep "$idle"
 cpu=$(($(cpu_ms "$SCALE_DAEMON") - cpu)) wake=$(($(switches "$SCALE_DAEMON") - before))
-ping_ms=$(median_ping dut "$(scale_vip 0)")
+ping_ms=$(mean_ping dut "$(scale_vip 0)")
 
 scale_report >/dev/null
 on dut "$load" blast 0 1 "$seconds" "$mbit"
