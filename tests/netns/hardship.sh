@@ -7,9 +7,10 @@ tunnel_lab_register
 tunnel_lab_up
 STATE=/var/lib/q2q-tun
 
+# Closing an interface waits for the kernel, 20 ms each on a busy machine.
 stop_daemon() {
     on "$1" sh -c 'kill -TERM $(pgrep -o -x q2q-tund)'
-    wait_for 10 eval "! on $1 pgrep -x q2q-tund -r R,S,D"
+    wait_for 30 eval "! on $1 pgrep -x q2q-tund -r R,S,D"
 }
 restart_daemon() {
     stop_daemon "$1" && lab_daemon_start "$1"
