@@ -210,6 +210,7 @@ static void on_network_changed(void *user)
 	log_info("the network changed: looking for paths again");
 	hub_wake_all(d);
 	gather_restart(d);
+	portmap_restart(d);
 }
 
 /* ---- start ---- */
@@ -296,6 +297,8 @@ static int start_services(struct daemon *d)
 
 	if (!r)
 		r = gather_start(d);
+	if (!r)
+		portmap_start(d);
 	if (!r) {
 		r = net_changes_new(d->loop, on_network_changed, d, &d->changes);
 		if (r)
@@ -320,6 +323,7 @@ static void stop_services(struct daemon *d)
 	upkeep_stop(d);
 	peers_fini(d);
 	hub_stop(d);
+	portmap_stop(d);
 	gather_stop(d);
 	udp_stop(d);
 	net_watch_fini(&d->monitor_watch);

@@ -15,6 +15,7 @@
 
 #define DAEMON_DOMAINS_MAX 64
 #define DAEMON_STUN_MAX    16
+#define DAEMON_EXCLUDE_MAX 32
 
 /* [domain NAME] of the configuration. */
 struct daemon_domain {
@@ -37,6 +38,10 @@ struct daemon_options {
 	char *default_identity;      /* NULL: none */
 	char *stun[DAEMON_STUN_MAX]; /* "host:port" */
 	size_t n_stun;
+	char *exclude[DAEMON_EXCLUDE_MAX]; /* patterns of interfaces' names */
+	size_t n_exclude;
+	bool port_mapping; /* ask the gateway for a port */
+	bool use_virtual; /* addresses of tunnels and of bridges for containers too */
 	bool copy_dscp;  /* of inner packets to outer ones */
 	bool parity;     /* repair by it where it pays */
 	enum ptcp_congestion_control congestion_control;

@@ -5,10 +5,14 @@
  */
 #include "daemon/internal.h"
 
+#include <fnmatch.h>
 #include <stdio.h>
 
 #define STUN_DEFAULT_PORT 3478
 #define OTHER_PORT_MIN    1024
+
+/* Addresses of nobody: where this machine would send what it has no better way for. */
+static const char *const far_away[] = { "192.0.2.1:9", "[2001:db8::1]:9" };
 
 static void arm(struct daemon *d);
 
@@ -26,7 +30,8 @@ static void tell_host(struct link *link, const struct udp_socket *s,
 	for (int i = 0; i < n; i++) {
 		struct nat_candidate c = { .kind = NAT_HOST, .socket = s->number };
 
-		if (list[i].loopback || ip_is_link_local(&list[i].ip) ||
+		if (link->daemon->gather.avoided[i] || list[i].loopback ||
+		    ip_is_link_local(&list[i].ip) ||
 		    (list[i].ip.family == FAMILY_IPV4 ? !s->ipv4 : !s->ipv6))
 			continue;
 		c.endpoint.ip = list[i].ip;
@@ -46,6 +51,16 @@ static void tell_reflexive(struct link *link, const struct gather_try *t, uint64
 	session_add_local(link->session, &c, now_us);
 }
 
+/* Another VPN's addresses are a way that works only together with that VPN, inside of which we
+ * would be; those of containers' bridges are the same on every machine. */
+static bool is_avoided(const struct daemon *d, const struct net_local_address *a)
+{
+	for (size_t i = 0; i < d->options->n_exclude; i++)
+		if (!fnmatch(d->options->exclude[i], a->name, 0))
+			return true;
+	return a->virtual && !d->options->use_virtual;
+}
+
 /* Ours are left out: there may be hundreds, and none is a way to anywhere. */
 static int host_addresses(struct daemon *d, const struct net_local_address **ret_list)
 {
@@ -57,9 +72,31 @@ static int host_addresses(struct daemon *d, const struct net_local_address **ret
 		g->hosts_known = g->n_hosts >= 0;
 		if (g->n_hosts < 0)
 			log_warn("cannot list this machine's addresses: %s", strerror(-g->n_hosts));
+		for (int i = 0; i < g->n_hosts; i++)
+			g->avoided[i] = is_avoided(d, &g->hosts[i]);
 	}
 	*ret_list = g->hosts;
 	return g->n_hosts;
+}
+
+bool gather_avoids(struct daemon *d, const struct ip_address *ip)
+{
+	const struct endpoint remote = { .ip = *ip, .port = 9 };
+	const struct ip_address from = udp_local_for(d, 0, &remote).ip;
+	const struct net_local_address *list;
+	const int n = host_addresses(d, &list);
+	struct endpoint far;
+
+	for (int i = 0; i < n; i++) {
+		if (!d->gather.avoided[i] || !ip_equal(&list[i].ip, &from))
+			continue;
+		/* Where everything goes that way, the user wants it so. */
+		if (endpoint_parse(far_away[from.family == FAMILY_IPV6], false, &far))
+			return true;
+		far.ip = udp_local_for(d, 0, &far).ip;
+		return !ip_equal(&far.ip, &from);
+	}
+	return false;
 }
 
 static void tell_socket(struct daemon *d, struct link *link, struct udp_socket *s)
@@ -80,11 +117,11 @@ void gather_tell(struct daemon *d, struct link *link)
 	for (unsigned i = 0; i < UDP_SOCKETS_MAX; i++)
 		if (link_uses(link, &d->udp.sockets[i]))
 			tell_socket(d, link, &d->udp.sockets[i]);
+	portmap_tell(d, link);
 }
 
 uint64_t gather_signature(struct daemon *d)
 {
-	static const char *const far[] = { "192.0.2.1:9", "[2001:db8::1]:9" };
 	const struct net_local_address *list;
 	uint64_t sum = 0;
 	int n;
@@ -92,13 +129,13 @@ uint64_t gather_signature(struct daemon *d)
 	d->gather.hosts_known = false;
 	n = host_addresses(d, &list);
 	for (int i = 0; i < n; i++)
-		if (!list[i].temporary)
+		if (!list[i].temporary && !d->gather.avoided[i])
 			sum += hash_bytes(&d->seed, &list[i].ip, sizeof(list[i].ip)) *
 			       (list[i].interface | 1);
-	for (size_t i = 0; i < ARRAY_SIZE(far); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(far_away); i++) {
 		struct endpoint remote, local;
 
-		if (endpoint_parse(far[i], false, &remote))
+		if (endpoint_parse(far_away[i], false, &remote))
 			continue;
 		local = udp_local_for(d, 0, &remote);
 		sum = sum * 31 + hash_bytes(&d->seed, &local.ip, sizeof(local.ip));

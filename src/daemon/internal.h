@@ -15,6 +15,7 @@
  *   doctor.c      what is wrong with the network, in words
  *   udp.c         sockets, who gets a datagram    gather.c      our addresses, STUN
  *   volley.c      many sockets for guessing ports
+ *   portmap.c     the gateway's port for us
  *   control.c     the control socket              commands_*.c, enroll.c  what it can do
  *   upkeep.c      now and then
  *   names.c       the socket of libnss_q2q        logring.c     the last lines of the log
@@ -421,6 +422,7 @@ struct gather {
 	struct net_local_address hosts[64]; /* of interfaces, as the last change left them */
 	int n_hosts;
 	bool hosts_known;
+	bool avoided[64]; /* hosts[] that are not told, nor used to reach anybody */
 	struct gather_server servers[GATHER_SERVERS_MAX];
 	size_t n_servers;
 	struct gather_try tries[GATHER_TRIES_MAX];
@@ -429,6 +431,9 @@ struct gather {
 };
 
 int gather_start(struct daemon *d);
+/* Would we get there through an interface that is not for this (another VPN, containers), while others
+ * are reached otherwise? */
+bool gather_avoids(struct daemon *d, const struct ip_address *ip);
 void gather_stop(struct daemon *d);
 /* The server of our domain is connected: its UDP port answers STUN. */
 void gather_add_server(struct daemon *d, const struct endpoint *server);
@@ -443,6 +448,24 @@ void gather_forget_socket(struct daemon *d, uint8_t socket);
 uint64_t gather_signature(struct daemon *d);
 bool gather_input(struct daemon *d, uint8_t socket, const struct endpoint *from,
 		  const uint8_t *data, size_t n_bytes);
+
+/* ---- the gateway's port for us ---- */
+
+struct portmap {
+	struct daemon *daemon;
+	struct net_udp *udp; /* NULL: nothing was asked yet */
+	struct net_timer timer;
+	struct endpoint gateway, told;
+	struct ip_address local; /* ours, towards it */
+	const char *reason;
+	struct nat_portmap client;
+};
+
+void portmap_start(struct daemon *d);
+void portmap_stop(struct daemon *d);
+/* The network changed. */
+void portmap_restart(struct daemon *d);
+void portmap_tell(struct daemon *d, struct link *link);
 
 /* ---- control socket ---- */
 
@@ -578,6 +601,7 @@ struct daemon {
 	struct session_scratch *scratch; /* of all sessions */
 	struct ptcp_memory memory;
 	struct udp udp;
+	struct portmap portmap;
 	struct volley *volley; /* NULL: none is open */
 	struct gather gather;
 	struct logring log;

@@ -355,12 +355,12 @@ static bool refuse_address(void *user, const struct ip_address *ip)
 	const struct link *own = user, *link;
 
 	if (ip->family == FAMILY_IPV6)
-		return vip_is_ip6(ip->bytes);
+		return vip_is_ip6(ip->bytes) || gather_avoids(own->daemon, ip);
 	LIST_FOREACH (link, &own->daemon->links, entry)
 		if (!memcmp(ip->bytes, link->shown.own4, 4) ||
 		    !memcmp(ip->bytes, link->shown.peer4, 4))
 			return true;
-	return false;
+	return gather_avoids(own->daemon, ip);
 }
 
 static void trace(void *user, const char *what, const char *from, const char *to,

@@ -28,6 +28,7 @@ src_daemon_libdaemon_la_SOURCES = \
 	src/daemon/names.c \
 	src/daemon/options.c \
 	src/daemon/peers.c \
+	src/daemon/portmap.c \
 	src/daemon/problem.c \
 	src/daemon/requests.c \
 	src/daemon/serverlink.c \

@@ -21,13 +21,16 @@ struct loaded {
 	int congestion;   /* enum ptcp_congestion_control */
 	int aead_backend; /* enum crypto_aead_backend */
 	bool accept_new;
-	struct conf_list stun;
+	struct conf_list stun, exclude;
+	bool use_virtual;
+	int port_mapping; /* index into port_mappings */
 	struct daemon_domain domains[DAEMON_DOMAINS_MAX];
 	size_t n_domains;
 };
 
 static const char *const log_levels[] = { "error", "warning", "notice", "info", "debug", NULL };
 
+static const char *const port_mappings[] = { "off", "auto", NULL };
 static const char *const dscp_rules[] = { "clear", "copy", NULL };
 static const char *const parity_rules[] = { "auto", "off", NULL };
 static const char *const controllers[] = {
@@ -108,6 +111,9 @@ static const struct conf_key keys[] = {
 	{ .section = "network", .name = "parity", .type = CONF_CHOICE, .offset = FIELD(parity), .choices = parity_rules },
 	{ .section = "network", .name = "congestion-control", .type = CONF_CHOICE, .offset = FIELD(congestion), .choices = controllers },
 	{ .section = "network", .name = "dscp", .type = CONF_CHOICE, .offset = FIELD(dscp), .choices = dscp_rules },
+	{ .section = "network", .name = "port-mapping", .type = CONF_CHOICE, .offset = FIELD(port_mapping), .choices = port_mappings },
+	{ .section = "network", .name = "exclude-interface", .type = CONF_LIST, .offset = FIELD(exclude) },
+	{ .section = "network", .name = "virtual-interfaces", .type = CONF_BOOL, .offset = FIELD(use_virtual) },
 	{ .section = "network", .name = "stun", .type = CONF_LIST, .offset = FIELD(stun), .set = check_host_port },
 	{ .section = "trust", .name = "accept-new", .type = CONF_BOOL, .offset = FIELD(accept_new) },
 	{ .section = "domain *", .name = "server", .type = CONF_CALL, .set = set_domain_server },
@@ -132,6 +138,7 @@ int daemon_options_init(struct daemon_options *options)
 		.user = strdup(DEFAULT_USER),
 		.log_level = LOG_INFO_,
 		.parity = true,
+		.port_mapping = true,
 		.monitor_fd = -1,
 		.operator_gid = (gid_t)-1,
 	};
@@ -151,6 +158,8 @@ void daemon_options_fini(struct daemon_options *options)
 	free(options->default_identity);
 	for (size_t i = 0; i < options->n_stun; i++)
 		free(options->stun[i]);
+	for (size_t i = 0; i < options->n_exclude; i++)
+		free(options->exclude[i]);
 	free_domains(options->domains, &options->n_domains);
 	*options = (struct daemon_options){ .monitor_fd = -1, .operator_gid = (gid_t)-1 };
 }
@@ -182,6 +191,13 @@ static void take_over(struct daemon_options *options, struct loaded *loaded)
 	options->n_stun = min_size(loaded->stun.n_items, DAEMON_STUN_MAX);
 	for (size_t i = 0; i < options->n_stun; i++)
 		options->stun[i] = TAKE_PTR(loaded->stun.items[i]);
+	for (size_t i = 0; i < options->n_exclude; i++)
+		free(options->exclude[i]);
+	options->n_exclude = min_size(loaded->exclude.n_items, DAEMON_EXCLUDE_MAX);
+	for (size_t i = 0; i < options->n_exclude; i++)
+		options->exclude[i] = TAKE_PTR(loaded->exclude.items[i]);
+	options->use_virtual = loaded->use_virtual;
+	options->port_mapping = loaded->port_mapping != 0;
 	free_domains(options->domains, &options->n_domains);
 	memcpy(options->domains, loaded->domains, sizeof(options->domains));
 	options->n_domains = loaded->n_domains;
@@ -197,6 +213,8 @@ int daemon_options_load(struct daemon_options *options, const char *path, char *
 				 .parity = !options->parity,
 				 .congestion = (int)options->congestion_control,
 				 .aead_backend = (int)options->aead_backend,
+				 .use_virtual = options->use_virtual,
+				 .port_mapping = options->port_mapping,
 				 .accept_new = options->accept_new };
 	struct conf_error error = { 0 };
 	const int r = conf_load(path, keys, ARRAY_SIZE(keys), &loaded, &error);

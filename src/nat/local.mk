@@ -7,5 +7,6 @@ src_nat_libnat_la_SOURCES = \
 	src/nat/check.c \
 	src/nat/guess.c \
 	src/nat/policy.c \
+	src/nat/portmap.c \
 	src/nat/status.c \
 	src/nat/wire.c

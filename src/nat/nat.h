@@ -263,6 +263,48 @@ uint64_t nat_agent_deadline_us(const struct nat_agent *agent);
 void nat_agent_tick(struct nat_agent *agent, uint64_t now_us);
 bool nat_agent_next_event(struct nat_agent *agent, struct nat_event *ret_event);
 
+/* ---- port mapping: PCP, else NAT-PMP -----------------------------------------------------------
+ */
+
+enum { NAT_PORTMAP_NONCE_BYTES = 12, NAT_PORTMAP_BYTES_MAX = 64, NAT_PORTMAP_PORT = 5351 };
+
+enum nat_portmap_state {
+	NAT_PORTMAP_IDLE,
+	NAT_PORTMAP_ASKING, /* also to renew: `external` stays until it expires */
+	NAT_PORTMAP_MAPPED,
+	NAT_PORTMAP_NONE, /* `reason`; it is tried again after a while */
+};
+
+/* One UDP port at one gateway; embedded in its owner, who reads what is documented. */
+struct nat_portmap {
+	enum nat_portmap_state state;
+	struct endpoint external; /* what leads to our port; port 0: nothing does */
+	const char *reason;       /* NONE: a constant string */
+	bool pcp;                 /* the protocol in use, else NAT-PMP */
+	/* private */
+	struct ip_address local;
+	uint16_t port;
+	uint8_t nonce[NAT_PORTMAP_NONCE_BYTES];
+	unsigned n_sent;
+	uint64_t due_us, expires_us;
+};
+
+/* `local` is our IPv4 address towards the gateway. The nonce must be unpredictable: it is what
+ * keeps others from changing the mapping (RFC 6887, section 11.2). */
+void nat_portmap_start(struct nat_portmap *m, const struct ip_address *local, uint16_t port,
+		       const uint8_t nonce[static NAT_PORTMAP_NONCE_BYTES], uint64_t now_us);
+/* The request to send to the gateway's NAT_PORTMAP_PORT now; its size or 0. */
+size_t nat_portmap_output(struct nat_portmap *m, uint8_t out[static NAT_PORTMAP_BYTES_MAX],
+			  uint64_t now_us);
+/* A datagram from there; the caller has checked that it is. 0: look at the state. -EBADMSG: it is
+ * no answer to what was asked. */
+int nat_portmap_input(struct nat_portmap *m, const uint8_t *data, size_t data_bytes,
+		      uint64_t now_us);
+uint64_t nat_portmap_deadline_us(const struct nat_portmap *m);
+void nat_portmap_tick(struct nat_portmap *m, uint64_t now_us);
+/* The end: the request that deletes the mapping; its size, or 0 if there is none. */
+size_t nat_portmap_release(struct nat_portmap *m, uint8_t out[static NAT_PORTMAP_BYTES_MAX]);
+
 /* ---- what people ask: why is it not direct? ---------------------------------------------- */
 
 enum nat_pair_state {

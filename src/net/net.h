@@ -187,6 +187,9 @@ struct net_local_address {
 	uint32_t interface; /* index */
 	char name[16];      /* of the interface */
 	bool loopback, point_to_point, temporary;
+	/* A tunnel, or a bridge that no network of the machine's is part of (containers, virtual
+	 * machines): its addresses mean nothing, or something else, to other machines. */
+	bool virtual;
 };
 
 /* Addresses of interfaces that are up and whose names do not begin with `but` (NULL: of all). The

@@ -1,6 +1,7 @@
 # End-to-end tests: real programs in namespaces. They run what `make install`
 # installs, from tests/netns/root.
 NETNS_TESTS = \
+	tests/netns/candidates.sh \
 	tests/netns/control.sh \
 	tests/netns/federation.sh \
 	tests/netns/glare.sh \
@@ -8,6 +9,7 @@ NETNS_TESTS = \
 	tests/netns/many.sh \
 	tests/netns/nat.sh \
 	tests/netns/nat_kinds.sh \
+	tests/netns/portmap.sh \
 	tests/netns/relay.sh \
 	tests/netns/resilience.sh \
 	tests/netns/roam.sh \

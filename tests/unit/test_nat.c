@@ -582,6 +582,241 @@ static void sockets_are_bounded_and_removing_one_loses_its_pairs(void **state)
 	free_pair(agents);
 }
 
+/* ---- port mapping ------------------------------------------------------------------------------
+ */
+
+static const uint8_t portmap_nonce[NAT_PORTMAP_NONCE_BYTES] = "abcdefghijkl";
+
+static struct nat_portmap new_portmap(void)
+{
+	const struct ip_address local = at("192.168.1.10:1").ip;
+	struct nat_portmap m;
+
+	nat_portmap_start(&m, &local, 40000, portmap_nonce, 0);
+	return m;
+}
+
+/* RFC 6887, figures 3 and 11: what a gateway answers to our request. */
+static void pcp_answer(uint8_t out[static 60], uint8_t result, uint32_t lifetime_s, uint16_t port)
+{
+	static const uint8_t outside[16] = { [10] = 0xff, 0xff, 203, 0, 113, 5 };
+	struct writer w = writer_over(out, 60);
+
+	memset(out, 0, 60);
+	writer_u8(&w, 2);
+	writer_u8(&w, 0x81);
+	writer_u8(&w, 0);
+	writer_u8(&w, result);
+	writer_u32(&w, lifetime_s);
+	w = writer_over(out + 24, 36);
+	writer_bytes(&w, portmap_nonce, sizeof(portmap_nonce));
+	writer_u32(&w, 17u << 24);
+	writer_u16(&w, 40000);
+	writer_u16(&w, port);
+	writer_bytes(&w, outside, sizeof(outside));
+	assert_false(w.failed);
+}
+
+static void pcp_maps_renews_and_gives_back(void **state)
+{
+	static const uint8_t request[60] = {
+		2,   1,   0,   0,   0,   0,   0x0e, 0x10, 0,  0,   0,    0,    0,    0,    0,
+		0,   0,   0,   255, 255, 192, 168,  1,    10, 'a', 'b',  'c',  'd',  'e',  'f',
+		'g', 'h', 'i', 'j', 'k', 'l', 17,   0,    0,  0,   0x9c, 0x40, 0x9c, 0x40, 0,
+		0,   0,   0,   0,   0,   0,   0,    0,    0,  255, 255,  0,    0,    0,    0,
+	};
+	const uint64_t life_us = 600 * US_PER_S;
+	struct nat_portmap m = new_portmap();
+	uint8_t out[NAT_PORTMAP_BYTES_MAX], answer[60];
+
+	(void)state;
+	assert_int_equal(nat_portmap_output(&m, out, 0), sizeof(request));
+	assert_memory_equal(out, request, sizeof(request));
+	assert_int_equal(nat_portmap_output(&m, out, 1), 0);
+	pcp_answer(answer, 0, 600, 40001);
+	for (size_t i = 0; i < sizeof(answer); i++) /* cut */
+		assert_int_equal(nat_portmap_input(&m, answer, i, 1), -EBADMSG);
+	answer[24] ^= 1; /* of somebody else's request */
+	assert_int_equal(nat_portmap_input(&m, answer, sizeof(answer), 1), -EBADMSG);
+	answer[24] ^= 1;
+	assert_int_equal(nat_portmap_input(&m, answer, sizeof(answer), 1), 0);
+	assert_int_equal(m.state, NAT_PORTMAP_MAPPED);
+	assert_true(endpoint_equal(
+		&m.external, &(struct endpoint){ .ip = at("203.0.113.5:1").ip, .port = 40001 }));
+	/* What nobody asked for changes nothing. */
+	assert_int_equal(nat_portmap_input(&m, answer, sizeof(answer), 2), -EBADMSG);
+
+	/* Renewed at half of its life, for the same port; unheard, it still holds until its end. */
+	assert_int_equal(nat_portmap_deadline_us(&m), 1 + life_us / 2);
+	nat_portmap_tick(&m, 1 + life_us / 2);
+	assert_int_equal(nat_portmap_output(&m, out, 1 + life_us / 2), 60);
+	assert_int_equal(out[42] << 8 | out[43], 40001);
+	while (nat_portmap_deadline_us(&m) < life_us) {
+		const uint64_t now_us = nat_portmap_deadline_us(&m);
+
+		nat_portmap_tick(&m, now_us);
+		nat_portmap_output(&m, out, now_us);
+		assert_int_equal(m.external.port, 40001);
+	}
+	assert_int_equal(nat_portmap_release(&m, out), 60);
+	assert_int_equal(out[4] | out[5] | out[6] | out[7], 0);
+	assert_int_equal(nat_portmap_deadline_us(&m), NEVER_US);
+}
+
+static void an_older_gateway_is_asked_by_nat_pmp(void **state)
+{
+	static const uint8_t old[] = { 0, 0x81, 0, 1, 0, 0, 0, 9 };
+	static const uint8_t address[] = { 0, 0x80, 0, 0, 0, 0, 0, 9, 203, 0, 113, 5 };
+	static const uint8_t map[] = { 0,    0x81, 0,    0,    0, 0, 0,    9,
+				       0x9c, 0x40, 0x9c, 0x41, 0, 0, 0x0e, 0x10 };
+	static const uint8_t erase[] = { 0, 1, 0, 0, 0x9c, 0x40, 0, 0, 0, 0, 0, 0 };
+	struct nat_portmap m = new_portmap();
+	uint8_t out[NAT_PORTMAP_BYTES_MAX];
+
+	(void)state;
+	assert_int_equal(nat_portmap_output(&m, out, 0), 60);
+	assert_int_equal(nat_portmap_input(&m, old, sizeof(old), 1), 0);
+	assert_int_equal(nat_portmap_output(&m, out, 1), 2);
+	assert_int_equal(out[0] | out[1], 0);
+	assert_int_equal(nat_portmap_input(&m, map, sizeof(map), 2), -EBADMSG); /* not asked yet */
+	assert_int_equal(nat_portmap_input(&m, address, sizeof(address), 2), 0);
+	assert_int_equal(nat_portmap_output(&m, out, 2), 12);
+	assert_int_equal(nat_portmap_input(&m, map, sizeof(map), 3), 0);
+	assert_int_equal(m.state, NAT_PORTMAP_MAPPED);
+	assert_int_equal(m.external.port, 40001);
+	assert_int_equal(nat_portmap_release(&m, out), sizeof(erase));
+	assert_memory_equal(out, erase, sizeof(erase));
+}
+
+static void a_gateway_that_says_nothing_or_no_is_left_alone(void **state)
+{
+	struct nat_portmap m = new_portmap();
+	uint8_t out[NAT_PORTMAP_BYTES_MAX], answer[60];
+	unsigned n_sent = 0;
+	uint64_t now_us = 0;
+
+	(void)state;
+	while (now_us < 60 * US_PER_S) {
+		nat_portmap_tick(&m, now_us);
+		n_sent += nat_portmap_output(&m, out, now_us) > 0;
+		now_us = max_u64(now_us + 1, nat_portmap_deadline_us(&m));
+	}
+	assert_int_equal(m.state, NAT_PORTMAP_NONE);
+	assert_int_equal(n_sent, 8);
+	assert_int_equal(nat_portmap_release(&m, out), 0);
+
+	m = new_portmap();
+	nat_portmap_output(&m, out, 0);
+	pcp_answer(answer, 2, 1800, 0);
+	assert_int_equal(nat_portmap_input(&m, answer, sizeof(answer), 1), 0);
+	assert_int_equal(m.state, NAT_PORTMAP_NONE);
+	assert_non_null(m.reason);
+	assert_int_equal(m.external.port, 0);
+}
+
+/* ---- guessing ports
+ * ------------------------------------------------------------------------------ */
+
+/* The easy side, its checks begun, with a peer whose list offers ports `towards` us. */
+static struct nat_agent *easy_agent(struct nat_allowance *allowance, const char *towards)
+{
+	static const char *const servers[] = { "198.51.100.1:3478", "198.51.100.2:3478" };
+	const struct endpoint e = at(towards), theirs = at("203.0.113.1:30000");
+	struct nat_config config = { .mac = test_mac, .seed = 1, .allowance = allowance };
+	uint8_t list[NAT_LIST_BYTES_MAX];
+	struct nat_agent *a;
+
+	memset(config.key, 1, sizeof(config.key));
+	assert_int_equal(nat_agent_new(&config, 0, &a), 0);
+	assert_int_equal(nat_agent_add_socket(a, 0, true, true, 0), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(servers); i++) {
+		const struct nat_candidate c = { .kind = NAT_REFLEXIVE,
+						 .endpoint = at("203.0.113.2:20000"),
+						 .server = at(servers[i]) };
+
+		nat_agent_add_local(a, &c, 0);
+	}
+	for (int i = 0; i < 2; i++) { /* the second one is a trickle */
+		struct writer w = writer_over(list, sizeof(list));
+
+		writer_u8(&w, 1);
+		writer_u32(&w, 0);
+		writer_u8(&w, NAT_MAPPING_DEPENDENT);
+		writer_u8(&w, (uint8_t)(1 + i));
+		writer_u8(&w, NAT_REFLEXIVE);
+		writer_u8(&w, 7);
+		writer_u8(&w, FAMILY_IPV4);
+		writer_u16(&w, theirs.port);
+		writer_bytes(&w, theirs.ip.bytes, 4);
+		if (i) {
+			writer_u8(&w, 6);
+			writer_u8(&w, 16);
+			writer_u16(&w, e.port);
+			writer_bytes(&w, e.ip.bytes, 4);
+			writer_u16(&w, 256);
+			writer_u16(&w, 32768);
+			writer_u16(&w, 60999);
+			writer_u32(&w, 0);
+		}
+		assert_false(w.failed);
+		assert_true(nat_agent_input_list(a, list, w.used_bytes, 0) >= 0);
+	}
+	return a;
+}
+
+static unsigned send_all(struct nat_agent *a)
+{
+	struct nat_send send;
+	unsigned n = 0;
+
+	for (uint64_t now_us = 0; now_us < 1500 * US_PER_MS; now_us += 500) {
+		nat_agent_tick(a, now_us);
+		while (nat_agent_output(a, &send, now_us)) {
+			assert_true(send.to.port >= 1024);
+			n++;
+		}
+	}
+	return n;
+}
+
+static void guesses_are_paid_from_the_allowance_of_the_peer(void **state)
+{
+	struct nat_allowance allowance = { 0 };
+	struct nat_agent *a = easy_agent(&allowance, "203.0.113.2:20000");
+
+	(void)state;
+	send_all(a);
+	assert_true(nat_agent_status(a).n_guessed > 500);
+	assert_int_equal(nat_agent_status(a).n_guessed, allowance.n_used);
+	nat_agent_free(a);
+
+	/* Another agent, of another rendezvous, goes on where that one ended. */
+	allowance.n_used = NAT_GUESS_ALLOWANCE - 100;
+	a = easy_agent(&allowance, "203.0.113.2:20000");
+	send_all(a);
+	assert_int_equal(nat_agent_status(a).n_guessed, 100);
+	nat_agent_free(a);
+	a = easy_agent(&allowance, "203.0.113.2:20000");
+	assert_true(send_all(a) <= NAT_BUDGET);
+	assert_int_equal(nat_agent_status(a).n_guessed, 0);
+	assert_non_null(nat_agent_status(a).guess_reason);
+	nat_agent_free(a);
+}
+
+static void nothing_is_guessed_without_an_allowance_or_for_an_address_that_is_not_ours(void **state)
+{
+	struct nat_allowance allowance = { 0 };
+	struct nat_agent *a = easy_agent(NULL, "203.0.113.2:20000");
+
+	(void)state;
+	assert_true(send_all(a) <= NAT_BUDGET);
+	nat_agent_free(a);
+	a = easy_agent(&allowance, "203.0.113.3:20000");
+	assert_true(send_all(a) <= NAT_BUDGET);
+	assert_int_equal(allowance.n_used, 0);
+	nat_agent_free(a);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -600,6 +835,12 @@ int main(void)
 		cmocka_unit_test(lists_that_are_too_long_or_have_strange_kinds_are_bounded),
 		cmocka_unit_test(a_list_of_an_old_round_is_ignored),
 		cmocka_unit_test(the_first_to_start_holds_its_probes_back_for_the_signal_to_arrive),
+		cmocka_unit_test(pcp_maps_renews_and_gives_back),
+		cmocka_unit_test(an_older_gateway_is_asked_by_nat_pmp),
+		cmocka_unit_test(a_gateway_that_says_nothing_or_no_is_left_alone),
+		cmocka_unit_test(guesses_are_paid_from_the_allowance_of_the_peer),
+		cmocka_unit_test(
+			nothing_is_guessed_without_an_allowance_or_for_an_address_that_is_not_ours),
 		cmocka_unit_test(sockets_are_bounded_and_removing_one_loses_its_pairs),
 	};
 
