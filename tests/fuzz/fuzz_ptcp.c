@@ -151,7 +151,10 @@ static void start(struct world *w)
 					 .send_memory_bytes = 400000,
 					 .send_queue_bytes = 100000,
 					 .in_flight_packets = 512,
-					 .key_update_packets = 50 };
+					 .key_update_packets = 50,
+					 .parity = ptcp_parity_available() ? PTCP_PARITY_ALWAYS
+									   : PTCP_PARITY_OFF,
+					 .congestion_control = i ? PTCP_CC_CUBIC : PTCP_CC_BBR };
 
 		w->end[i] = (struct end){ .is_server = i };
 		memset(c.local_cid, 0x10 + i, sizeof(c.local_cid));
@@ -169,14 +172,19 @@ static void start(struct world *w)
 	w->pn[0] = w->pn[1] = 100000;
 }
 
+#define FIRST_LONG   0xc2
+#define FIRST_SHORT  0x40
+#define FIRST_SOURCE 0x50 /* of a block with parity */
+
 /* Frames of the fuzzer's in a packet that opens. */
-static void make_packet(struct world *w, int to, bool is_long, const uint8_t *frames,
+static void make_packet(struct world *w, int to, uint8_t first, const uint8_t *frames,
 			size_t n_bytes)
 {
+	const bool is_long = first == FIRST_LONG;
 	uint8_t packet[600];
 	struct writer p = writer_over(packet, sizeof(packet));
 
-	writer_u8(&p, is_long ? 0xc2 : 0x40);
+	writer_u8(&p, first);
 	for (int i = 0; i < 8; i++)
 		writer_u8(&p, (uint8_t)(0x10 + to));
 	for (int i = 0; is_long && i < 8; i++)
@@ -254,7 +262,11 @@ static void run_script(struct world *w, struct reader *r)
 		}
 		case 1:
 		case 2:
-			make_packet(w, i, op % 8 == 2, bytes, size);
+			make_packet(w, i,
+				    op % 8 == 2   ? FIRST_LONG
+				    : (op & 0x40) ? FIRST_SOURCE
+						  : FIRST_SHORT,
+				    bytes, size);
 			break;
 		case 3: { /* a message: some of the script, repeated */
 			const struct ptcp_message_info info = { .flow = arg & 15,
