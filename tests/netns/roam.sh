@@ -119,6 +119,8 @@ sleeps() {
     on alice sh -c 'kill -STOP $(pgrep -x "q2q-tund|ssh|scp|python3")'
     sleep "$FREEZE_S"
     on alice sh -c 'kill -CONT $(pgrep -x "q2q-tund|ssh|scp|python3")'
+    # nsenter stops with what it runs, and would wait for ever.
+    pkill -CONT -f "^nsenter -t ${LAB_PID[alice]} "
 }
 to_ipv6_only() {
     on alice ip link set eth0 down && on alice ip link set eth1 down && on alice ip link set eth2 up &&
