@@ -1,7 +1,9 @@
 /*
  * An inquiry asks every listener of a name the same question and answers the
  * requester when the last one has answered or run out of time: `inbound`, whose
- * answers are gathered, and `bind-udp`, where only success counts.
+ * answers are gathered, and `bind-udp`, where only success counts. One of us, who
+ * has an offer already, does not wait long for the others: a machine that vanished
+ * without a word is a listener until its silence is noticed.
  *
  * Questions carry the number of the inquiry as cookie, so an answer that comes
  * after the requester has gone finds nothing and is dropped.
@@ -31,6 +33,7 @@ struct inquiry {
 	TAILQ_HEAD(, entry) entries;
 	unsigned n_entries;
 	const char *status; /* the best that a listener said, or NULL */
+	struct net_timer grace;
 };
 
 /* ---- life ------------------------------------------------------------------------------ */
@@ -39,6 +42,14 @@ struct inquiry {
 static unsigned hash_of(uint64_t number)
 {
 	return (unsigned)number;
+}
+
+static void inquiry_finish(struct inquiry *q);
+
+static void on_grace(void *user, uint64_t now_us)
+{
+	(void)now_us;
+	inquiry_finish(user);
 }
 
 static struct inquiry *inquiry_new(struct client *c, uint64_t ask, enum q2q_command command)
@@ -53,6 +64,7 @@ static struct inquiry *inquiry_new(struct client *c, uint64_t ask, enum q2q_comm
 	q->ask = ask;
 	q->command = command;
 	TAILQ_INIT(&q->entries);
+	net_timer_init(&q->grace, s->loop, on_grace, q);
 	HASH_ADD_BYHASHVALUE(hh, s->inquiries, number, sizeof(q->number), hash_of(q->number), q);
 	if (!q->hh.tbl) {
 		free(q);
@@ -77,6 +89,7 @@ static void inquiry_free(struct inquiry *q)
 		TAILQ_REMOVE(&q->entries, e, entry);
 		entry_free(e);
 	}
+	net_timer_disarm(&q->grace);
 	q->requester->n_inquiries--;
 	HASH_DEL(q->requester->server->inquiries, q);
 	free(q);
@@ -251,6 +264,8 @@ void inquiry_answered(struct client *listener, const struct q2q_event *event)
 	}
 	if (--q->n_waiting == 0)
 		inquiry_finish(q);
+	else if (q->requester_is_q2q_tun && q->n_entries > 0)
+		net_timer_arm(&q->grace, server_now_us(s) + INQUIRY_GRACE_MS * US_PER_MS);
 }
 
 /* ---- asking ---------------------------------------------------------------------------------- */

@@ -41,6 +41,7 @@ enum {
 	CLIENT_TICKET_S = 120,
 	CLIENT_INQUIRIES_MAX = 32, /* inbounds of one requester at a time */
 	INQUIRY_TIMEOUT_S = 5,     /* per listener */
+	INQUIRY_GRACE_MS = 300,    /* for the others, once one of ours has made an offer */
 	FETCHES_MAX = 16,          /* certificates of other domains being fetched at a time */
 	FETCH_TIMEOUT_S = 8,
 	SHUTDOWN_S = 2,
