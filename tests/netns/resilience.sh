@@ -84,15 +84,19 @@ tap "kill -9 of the daemon leaves nothing" one_process_takes_the_other -n
 tap "bob starts again" lab_daemon_start bob
 tap "and his identity is there" says 'bob@server.test' on bob q2q-tun identity
 
-# The server hears nothing of it: bob's old connection is a listener for a while.
+# The server hears nothing of it, not even the goodbye of bob's kernel: the old connection is a
+# listener for a while.
 vanish_and_return() {
+    local port
     on bob q2q-tun down alice@server.test && on alice q2q-tun down bob@server.test || return
-    on bob nft add table inet silence &&
-        on bob nft add chain inet silence out '{ type filter hook output priority 0; policy drop; }' &&
-        on bob pkill -KILL -x q2q-tund && wait_for 10 eval '! on bob pgrep -x q2q-tund' || return
-    sleep 1
-    on bob nft delete table inet silence && lab_daemon_start bob && wait_for 20 connected bob &&
-        on bob q2q-tun allow alice@server.test --yes
+    port=$(on bob ss -Htn dst 192.0.2.10:8788 | awk '{ sub(/.*:/, "", $4); print $4; exit }')
+    [ -n "$port" ] && on bob nft -f - <<NFT || return
+table inet silence {
+    chain out { type filter hook output priority 0; tcp sport $port drop; }
+}
+NFT
+    on bob pkill -KILL -x q2q-tund && wait_for 10 eval '! on bob pgrep -x q2q-tund' || return
+    lab_daemon_start bob && wait_for 20 connected bob && on bob q2q-tun allow alice@server.test --yes
 }
 tap "bob's machine vanishes without a word, and is back" vanish_and_return
 tap "a tunnel to it does not wait for the silence to be noticed" on alice q2q-tun up bob@server.test --wait 4
