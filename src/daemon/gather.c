@@ -51,14 +51,33 @@ static void tell_reflexive(struct link *link, const struct gather_try *t, uint64
 	session_add_local(link->session, &c, now_us);
 }
 
-/* Another VPN's addresses are a way that works only together with that VPN, inside of which we
- * would be; those of containers' bridges are the same on every machine. */
-static bool is_avoided(const struct daemon *d, const struct net_local_address *a)
+static bool is_excluded(const struct daemon *d, const struct net_local_address *a)
 {
 	for (size_t i = 0; i < d->options->n_exclude; i++)
 		if (!fnmatch(d->options->exclude[i], a->name, 0))
 			return true;
-	return a->virtual && !d->options->use_virtual;
+	return false;
+}
+
+/*
+ * Another VPN's addresses are a way that works only together with that VPN, inside of which we
+ * would be; those of containers' bridges are the same on every machine. But a machine that has
+ * nothing else, such as a container behind a tap, is reached by those.
+ */
+static void find_avoided(struct daemon *d)
+{
+	struct gather *g = &d->gather;
+	bool avoid_virtual = false;
+
+	for (int i = 0; i < g->n_hosts; i++) {
+		const struct net_local_address *a = &g->hosts[i];
+
+		g->avoided[i] = is_excluded(d, a);
+		if (!g->avoided[i] && !a->virtual && !a->loopback && !ip_is_link_local(&a->ip))
+			avoid_virtual = !d->options->use_virtual;
+	}
+	for (int i = 0; i < g->n_hosts; i++)
+		g->avoided[i] = g->avoided[i] || (avoid_virtual && g->hosts[i].virtual);
 }
 
 /* Ours are left out: there may be hundreds, and none is a way to anywhere. */
@@ -72,8 +91,7 @@ static int host_addresses(struct daemon *d, const struct net_local_address **ret
 		g->hosts_known = g->n_hosts >= 0;
 		if (g->n_hosts < 0)
 			log_warn("cannot list this machine's addresses: %s", strerror(-g->n_hosts));
-		for (int i = 0; i < g->n_hosts; i++)
-			g->avoided[i] = is_avoided(d, &g->hosts[i]);
+		find_avoided(d);
 	}
 	*ret_list = g->hosts;
 	return g->n_hosts;

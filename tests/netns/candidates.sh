@@ -55,4 +55,10 @@ exclude-interface = odd*
 virtual-interfaces = yes
 E2
 tap "and it is so" are 10.2.0.2 10.99.0.2 172.17.0.1 not 172.30.0.1
+tap "all networks can be excluded" restart_bob <<E2
+[network]
+exclude-interface = odd*
+exclude-interface = eth*
+E2
+tap "then virtual ones are better than nothing" are 10.99.0.2 172.17.0.1 not 10.2.0.2 172.30.0.1
 tap_done
