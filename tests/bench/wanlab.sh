@@ -27,7 +27,7 @@ wan_neighbours() {
 }
 
 wan_join() {
-    local a=$1 a_addr=$2 b=$3 b_addr=$4 log=$LAB_DIR/wan-$1.log
+    local a=$1 a_addr=$2 b=$3 b_addr=$4 log=$LAB_DIR/wan-$1.log host
     shift 4
     setpriv --pdeathsig KILL "$BUILD/tests/bench/wan" "/proc/${LAB_PID[$a]}/ns/net" eth0 \
         "/proc/${LAB_PID[$b]}/ns/net" eth0 "$@" >"$log" 2>&1 </dev/null &
@@ -39,6 +39,10 @@ wan_join() {
     fi
     on "$a" ip addr add "$a_addr" dev eth0
     on "$b" ip addr add "$b_addr" dev eth0
+    # The link's ends are taps, which q2q-tund takes for another tunnel's and leaves alone.
+    for host in "$a" "$b"; do
+        on "$host" sh -c 'mkdir -p /etc/q2q-tun && printf "[network]\nvirtual-interfaces = yes\n" >/etc/q2q-tun/q2q-tun.conf'
+    done
     wan_neighbours "$a" "$b" "$a_addr" "$b_addr"
 }
 
