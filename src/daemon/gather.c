@@ -78,6 +78,9 @@ static void find_avoided(struct daemon *d)
 	}
 	for (int i = 0; i < g->n_hosts; i++)
 		g->avoided[i] = g->avoided[i] || (avoid_virtual && g->hosts[i].virtual);
+	g->n_avoided = 0;
+	for (int i = 0; i < g->n_hosts; i++)
+		g->n_avoided += g->avoided[i];
 }
 
 /* Ours are left out: there may be hundreds, and none is a way to anywhere. */
@@ -100,11 +103,16 @@ static int host_addresses(struct daemon *d, const struct net_local_address **ret
 bool gather_avoids(struct daemon *d, const struct ip_address *ip)
 {
 	const struct endpoint remote = { .ip = *ip, .port = 9 };
-	const struct ip_address from = udp_local_for(d, 0, &remote).ip;
 	const struct net_local_address *list;
 	const int n = host_addresses(d, &list);
+	struct ip_address from;
 	struct endpoint far;
 
+	/* Strangers can bring us here by a datagram: on most machines it costs them and us nothing.
+	 */
+	if (d->gather.n_avoided == 0)
+		return false;
+	from = udp_local_for(d, 0, &remote).ip;
 	for (int i = 0; i < n; i++) {
 		if (!d->gather.avoided[i] || !ip_equal(&list[i].ip, &from))
 			continue;

@@ -423,6 +423,7 @@ struct gather {
 	int n_hosts;
 	bool hosts_known;
 	bool avoided[64]; /* hosts[] that are not told, nor used to reach anybody */
+	int n_avoided;
 	struct gather_server servers[GATHER_SERVERS_MAX];
 	size_t n_servers;
 	struct gather_try tries[GATHER_TRIES_MAX];

@@ -11,12 +11,11 @@
 #define BIND_LATER_US   (30 * US_PER_S)   /* UDP does not get through now */
 #define BIND_TRIES      4
 
-static bool is_direct(const struct session *s)
+static bool is_direct(struct session *s)
 {
-	for (size_t i = 0; i < PATHS_MAX; i++)
-		if (s->paths[i].id && s->paths[i].id == s->active_path_id)
-			return s->paths[i].kind == PTCP_PATH_DIRECT;
-	return false;
+	const struct path *p = session_path_by_id(s, s->active_path_id);
+
+	return p && p->kind == PTCP_PATH_DIRECT;
 }
 
 static bool is_wanted(const struct session *s)
