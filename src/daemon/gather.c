@@ -81,6 +81,7 @@ static void find_avoided(struct daemon *d)
 	g->n_avoided = 0;
 	for (int i = 0; i < g->n_hosts; i++)
 		g->n_avoided += g->avoided[i];
+	memset(g->ways, 0, sizeof(g->ways));
 }
 
 /* Ours are left out: there may be hundreds, and none is a way to anywhere. */
@@ -100,19 +101,14 @@ static int host_addresses(struct daemon *d, const struct net_local_address **ret
 	return g->n_hosts;
 }
 
-bool gather_avoids(struct daemon *d, const struct ip_address *ip)
+/* Asks the kernel. */
+static bool leads_astray(struct daemon *d, const struct net_local_address *list, int n,
+			 const struct ip_address *ip)
 {
 	const struct endpoint remote = { .ip = *ip, .port = 9 };
-	const struct net_local_address *list;
-	const int n = host_addresses(d, &list);
-	struct ip_address from;
+	const struct ip_address from = udp_local_for(d, 0, &remote).ip;
 	struct endpoint far;
 
-	/* Strangers can bring us here by a datagram: on most machines it costs them and us nothing.
-	 */
-	if (d->gather.n_avoided == 0)
-		return false;
-	from = udp_local_for(d, 0, &remote).ip;
 	for (int i = 0; i < n; i++) {
 		if (!d->gather.avoided[i] || !ip_equal(&list[i].ip, &from))
 			continue;
@@ -123,6 +119,20 @@ bool gather_avoids(struct daemon *d, const struct ip_address *ip)
 		return !ip_equal(&far.ip, &from);
 	}
 	return false;
+}
+
+bool gather_avoids(struct daemon *d, const struct ip_address *ip)
+{
+	const struct net_local_address *list;
+	const int n = host_addresses(d, &list);
+	struct gather_way *way;
+
+	if (d->gather.n_avoided == 0)
+		return false;
+	way = &d->gather.ways[hash_bytes(&d->seed, ip, sizeof(*ip)) % GATHER_WAYS];
+	if (!ip_equal(&way->to, ip))
+		*way = (struct gather_way){ .to = *ip, .astray = leads_astray(d, list, n, ip) };
+	return way->astray;
 }
 
 static void tell_socket(struct daemon *d, struct link *link, struct udp_socket *s)

@@ -418,12 +418,21 @@ struct gather_server {
 	uint16_t other_port;
 };
 
+#define GATHER_WAYS 64 /* what the kernel said of so many addresses is known */
+
+/* Whether we would send to an address through an interface that is avoided. */
+struct gather_way {
+	struct ip_address to;
+	bool astray;
+};
+
 struct gather {
 	struct net_local_address hosts[64]; /* of interfaces, as the last change left them */
 	int n_hosts;
 	bool hosts_known;
 	bool avoided[64]; /* hosts[] that are not told, nor used to reach anybody */
 	int n_avoided;
+	struct gather_way ways[GATHER_WAYS]; /* by hash; until the network changes */
 	struct gather_server servers[GATHER_SERVERS_MAX];
 	size_t n_servers;
 	struct gather_try tries[GATHER_TRIES_MAX];

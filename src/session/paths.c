@@ -233,11 +233,13 @@ void session_path_lost(struct session *s, const struct nat_event *event, uint64_
 
 /* ---- datagrams in ---- */
 
-/* A tunnel must not become a path of itself, whatever the peer sends through it. */
-static bool may_be_path(const struct session *s, const struct endpoint *from)
+/*
+ * A tunnel must not become a path of itself, whatever the peer sends through it. To say so may cost
+ * the caller a question to the kernel, so strangers do not get here: this is for what is authentic.
+ */
+static bool may_stay(const struct session *s, const struct endpoint *from)
 {
-	return !(ip_is_loopback(&from->ip) && !s->config.allow_loopback) &&
-	       !(s->config.refuse && s->config.refuse(s->config.user, &from->ip));
+	return !(s->config.refuse && s->config.refuse(s->config.user, &from->ip));
 }
 
 /* A packet from an unknown address: the peer's NAT gave it another one, if it is authentic. */
@@ -249,7 +251,7 @@ static int input_unknown(struct session *s, uint8_t socket, const struct endpoin
 	int r;
 
 	if (s->path_mode == SESSION_PATH_RELAY || s->path_mode == SESSION_PATH_LAN ||
-	    !may_be_path(s, from))
+	    (ip_is_loopback(&from->ip) && !s->config.allow_loopback))
 		return -EPERM;
 	p = session_path_new(s);
 	if (!p)
@@ -263,6 +265,9 @@ static int input_unknown(struct session *s, uint8_t socket, const struct endpoin
 		*p = (struct path){ .id = 0 };
 		if (!ptcp_has_path(s, id))
 			s->next_path_id = id;
+	} else if (s->assoc && p->id == id && !may_stay(s, from)) {
+		session_path_remove(s, p, now_us);
+		r = -EPERM;
 	}
 	return r;
 }

@@ -562,6 +562,37 @@ static void a_tunnel_does_not_become_a_path_of_itself(void **state)
 	world_fini(&w);
 }
 
+/* To judge an address costs a question to the kernel: who only knows the connection id has none. */
+static void a_stranger_does_not_make_us_judge_its_address(void **state)
+{
+	struct session_name names[SESSION_NAMES_MAX];
+	struct endpoint from;
+	uint8_t datagram[100];
+	struct world w;
+	size_t n;
+
+	(void)state;
+	world_init(&w);
+	bring_up(&w);
+	assert_true(run_for(&w, 5 * US_PER_S, both_direct));
+	assert_int_equal(endpoint_parse("198.51.100.7:4000", false, &from), 0);
+	n = session_names(w.end[0].s, names);
+	for (size_t i = 0; i < n; i++) {
+		if (names[i].kind != SESSION_NAME_CID)
+			continue;
+		w.end[0].n_judged = 0;
+		memset(datagram, 0x41, sizeof(datagram));
+		memcpy(datagram + 1, names[i].bytes, PTCP_CID_BYTES);
+		for (int k = 0; k < 10; k++)
+			assert_true(session_input(w.end[0].s, 0, &from, datagram, sizeof(datagram),
+						  0, w.now_us) < 0);
+		assert_int_equal(w.end[0].n_judged, 0);
+		world_fini(&w);
+		return;
+	}
+	fail_msg("no connection id");
+}
+
 /* At each place where it can happen, in turn. */
 static void running_out_of_randomness_ends_an_attempt_and_nothing_else(void **state)
 {
@@ -724,6 +755,7 @@ int main(void)
 		cmocka_unit_test(a_peer_that_moves_again_and_again_is_followed),
 		cmocka_unit_test(copied_packets_aim_no_stream_at_others),
 		cmocka_unit_test(a_tunnel_does_not_become_a_path_of_itself),
+		cmocka_unit_test(a_stranger_does_not_make_us_judge_its_address),
 		cmocka_unit_test(running_out_of_randomness_ends_an_attempt_and_nothing_else),
 		cmocka_unit_test(after_hours_of_sleep_the_link_comes_back),
 		cmocka_unit_test(a_nudge_asks_once_and_finds_a_peer_that_waits),
