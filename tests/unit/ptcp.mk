@@ -23,3 +23,10 @@ TESTS += tests/unit/test_ptcp_messages
 tests_unit_test_ptcp_messages_SOURCES = tests/unit/test_ptcp_messages.c tests/unit/ptcp_pair.c \
 	tests/unit/ptcp_pair.h
 tests_unit_test_ptcp_messages_LDADD = src/ptcp/libptcp.la src/base/libbase.la $(CMOCKA_LIBS)
+check_PROGRAMS += tests/unit/test_ptcp_parity_wire
+TESTS += tests/unit/test_ptcp_parity_wire
+tests_unit_test_ptcp_parity_wire_SOURCES = tests/unit/test_ptcp_parity_wire.c \
+	tests/unit/ptcp_pair.c tests/unit/ptcp_pair.h
+tests_unit_test_ptcp_parity_wire_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=malloc,--wrap=calloc \
+	-Wl,--wrap=realloc,--wrap=free
+tests_unit_test_ptcp_parity_wire_LDADD = src/ptcp/libptcp.la src/base/libbase.la $(CMOCKA_LIBS)
