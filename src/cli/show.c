@@ -172,6 +172,10 @@ static void show_peer_lines(const json_t *peer)
 	       format_bytes(number_of(peer, "bytes_received"), size, sizeof(size)));
 	printf("  %-14s %.0f lost, %.0f sent again\n", "packets", number_of(peer, "packets_lost"),
 	       number_of(peer, "packets_retransmitted"));
+	if (number_of(peer, "parity_bytes_sent") > 0 || number_of(peer, "packets_rebuilt") > 0)
+		printf("  %-14s %s sent, %.0f packets rebuilt\n", "parity",
+		       format_bytes(number_of(peer, "parity_bytes_sent"), size, sizeof(size)),
+		       number_of(peer, "packets_rebuilt"));
 	printf("  %-14s %s\n", "since", format_date(number_of(peer, "since"), size, sizeof(size)));
 }
 

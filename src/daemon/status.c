@@ -67,12 +67,13 @@ static json_t *status_without_link(const struct peer *peer)
 
 	if (vip_from_address(peer->address.text, &vip))
 		return NULL;
-	return json_pack("{s:s,s:s,s:n,s:s,s:s,s:n,s:I,s:I,s:I,s:I,s:I,s:s}", "address",
+	return json_pack("{s:s,s:s,s:n,s:s,s:s,s:n,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:s}", "address",
 			 peer->address.text, "state", "down", "interface", "ipv4",
 			 ip4_text(peer->has_local4 ? peer->local4 : vip.ip4, v4), "ipv6",
 			 ip6_text(vip.ip6, v6), "path", "since", (json_int_t)0, "bytes_sent",
 			 (json_int_t)0, "bytes_received", (json_int_t)0, "packets_lost",
-			 (json_int_t)0, "packets_retransmitted", (json_int_t)0, "reason",
+			 (json_int_t)0, "packets_retransmitted", (json_int_t)0, "packets_rebuilt",
+			 (json_int_t)0, "parity_bytes_sent", (json_int_t)0, "reason",
 			 peer->held ? "taken down on this machine" : "nobody asked for it");
 }
 
@@ -80,8 +81,8 @@ static json_t *status_without_link(const struct peer *peer)
 static json_t *status_queue(const struct ptcp_stats *p)
 {
 	return json_pack("{s:I,s:I,s:I,s:I,s:I,s:I}", "bytes", (json_int_t)p->send_queue_bytes,
-			 "copied", (json_int_t)p->messages_copied,
-			 "marked", (json_int_t)p->messages_marked, "shortened",
+			 "copied", (json_int_t)p->messages_copied, "marked",
+			 (json_int_t)p->messages_marked, "shortened",
 			 (json_int_t)p->messages_shortened, "dropped",
 			 (json_int_t)p->messages_dropped_queue, "dropped_full",
 			 (json_int_t)p->messages_dropped_full);
@@ -91,10 +92,11 @@ static json_t *status_queue(const struct ptcp_stats *p)
 static json_t *status_detail(const struct link *link, const struct session_status *s)
 {
 	return json_pack(
-		"{s:s,s:s,s:b,s:s,s:s?,s:s,s:s,s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "session",
-		session_state_name(s->state), "why", session_why_name(s->why), "rendezvous",
-		s->has_rendezvous, "tls", s->tls, "nat", s->has_nat ? s->nat.reason : NULL,
-		"nat_local", nat_mapping_name(s->nat.local_mapping), "nat_remote",
+		"{s:s,s:s,s:b,s:s,s:s?,s:s,s:s,s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o}",
+		"session", session_state_name(s->state), "why", session_why_name(s->why),
+		"rendezvous", s->has_rendezvous, "tls", s->tls, "nat",
+		s->has_nat ? s->nat.reason : NULL, "nat_local",
+		nat_mapping_name(s->nat.local_mapping), "nat_remote",
 		nat_mapping_name(s->nat.remote_mapping), "nat_round", (int)s->nat.round, "nat_sent",
 		(json_int_t)s->nat.n_sent, "nat_over_budget", (json_int_t)s->nat.n_over_budget,
 		"tun_bad", (json_int_t)s->tun_bad, "tun_discarded", (json_int_t)s->tun_discard,
@@ -116,15 +118,17 @@ json_t *links_status(struct daemon *d, struct peer *peer)
 		return status_without_link(peer);
 	session_get_status(link->session, &s);
 	links_problem(link, &problem);
-	return json_pack("{s:s,s:s,s:s?,s:s,s:s,s:o,s:I,s:I,s:I,s:I,s:I,s:s,s:s,s:o}", "address",
-			 peer->address.text, "state", state_text(peer, &s), "interface",
+	return json_pack("{s:s,s:s,s:s?,s:s,s:s,s:o,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:s,s:s,s:o}",
+			 "address", peer->address.text, "state", state_text(peer, &s), "interface",
 			 link->device == DEVICE_READY ? link->ifname : NULL, "ipv4",
 			 ip4_text(link->shown.peer4, v4), "ipv6", ip6_text(link->shown.peer6, v6),
 			 "path", status_path(d, &s), "since", (json_int_t)link->since_s,
 			 "bytes_sent", (json_int_t)s.tun_sent_bytes, "bytes_received",
 			 (json_int_t)s.tun_received_bytes, "packets_lost",
 			 (json_int_t)s.ptcp.packets_lost, "packets_retransmitted",
-			 (json_int_t)s.ptcp.fragments_resent, "reason", problem.error, "device",
+			 (json_int_t)s.ptcp.fragments_resent, "packets_rebuilt",
+			 (json_int_t)s.ptcp.packets_rebuilt, "parity_bytes_sent",
+			 (json_int_t)s.ptcp.parity_bytes_sent, "reason", problem.error, "device",
 			 s.device, "detail", status_detail(link, &s));
 }
 

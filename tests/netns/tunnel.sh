@@ -53,7 +53,7 @@ s=json.load(sys.stdin)
 assert s[\"v\"]==1
 for k in (\"address\",\"ipv4\",\"ipv6\",\"server\",\"connected\"): s[\"self\"][k]
 p=s[\"peers\"][0]
-for k in (\"address\",\"state\",\"interface\",\"ipv4\",\"ipv6\",\"since\",\"bytes_sent\",\"bytes_received\",\"packets_lost\",\"packets_retransmitted\"): p[k]
+for k in (\"address\",\"state\",\"interface\",\"ipv4\",\"ipv6\",\"since\",\"bytes_sent\",\"bytes_received\",\"packets_lost\",\"packets_retransmitted\",\"packets_rebuilt\",\"parity_bytes_sent\"): p[k]
 for k in (\"kind\",\"local\",\"remote\",\"rtt_us\"): p[\"path\"][k]
 assert p[\"state\"]==\"up\" and p[\"bytes_sent\"]>20000000, p
 "'

@@ -253,6 +253,16 @@ def _():
         assert word in done.stdout, done.stdout
 
 
+@case("status of one peer tells of parity where there was any")
+def _():
+    peer = {"address": "b@b.test", "state": "up", "parity_bytes_sent": 5000000, "packets_rebuilt": 421}
+    done, _request = run(succeed(self={}, peers=[peer]), "status", "b@b.test")
+    assert "4.8 MiB sent, 421 packets rebuilt" in done.stdout, done.stdout
+    peer["parity_bytes_sent"] = peer["packets_rebuilt"] = 0
+    done, _request = run(succeed(self={}, peers=[peer]), "status", "b@b.test")
+    assert "parity" not in done.stdout, done.stdout
+
+
 DOCTOR = {
     "daemon": {"about": "q2q-tun 1", "device": "laptop"}, "self": {"server": "198.51.100.1:8788"},
     "network": {"udp_port": 7, "ipv4": {"asked": 2, "answered": 2, "udp": "works", "outside": "198.51.100.9:7"}},
