@@ -8,7 +8,7 @@
 #include <net/route.h>
 #include <stdio.h>
 
-#define ROUTES "/proc/net/route"
+#define ROUTES "/proc/self/net/route" /* as /proc/net, which a service manager may hide */
 
 /* ---- the default gateway ---- */
 
@@ -88,7 +88,7 @@ static void note_change(struct portmap *p, const struct endpoint *before)
 	if (p->client.state != NAT_PORTMAP_MAPPED || endpoint_equal(before, now))
 		return;
 	log_info("the gateway maps %s to us (%s)%s", endpoint_format(now, text),
-		 p->client.pcp ? "PCP" : "NAT-PMP",
+		 nat_portmap_method_name(p->client.method),
 		 ip_is_private(&now->ip) ? "; it is behind a NAT itself" : "");
 	tell_all(p->daemon);
 }
@@ -161,7 +161,7 @@ static int open_socket(struct portmap *p)
 void portmap_restart(struct daemon *d)
 {
 	struct portmap *p = &d->portmap;
-	uint8_t nonce[NAT_PORTMAP_NONCE_BYTES];
+	struct nat_portmap_config config = { .lifetime_s = NAT_PORTMAP_LIFETIME_S };
 	struct endpoint gateway, local;
 
 	if (!d->options->port_mapping)
@@ -174,16 +174,21 @@ void portmap_restart(struct daemon *d)
 	if (p->client.state != NAT_PORTMAP_IDLE && endpoint_equal(&p->gateway, &gateway) &&
 	    ip_equal(&p->local, &local.ip)) {
 		tell_all(d);
+		nat_portmap_renew(&p->client, net_loop_now_us(d->loop)); /* it may have restarted */
+		move(p, net_loop_now_us(d->loop));
 		return;
 	}
 	give_back(p);
 	/* A machine with a public address of its own has nothing to map. */
 	if (local.ip.family != FAMILY_IPV4 || !ip_is_private(&local.ip) || open_socket(p) ||
-	    crypto_random(nonce, sizeof(nonce)))
+	    crypto_random(config.nonce, sizeof(config.nonce)))
 		return;
 	p->gateway = gateway;
 	p->local = local.ip;
-	nat_portmap_start(&p->client, &local.ip, local.port, nonce, net_loop_now_us(d->loop));
+	config.gateway = gateway.ip;
+	config.local = local.ip;
+	config.port = local.port;
+	nat_portmap_start(&p->client, &config, net_loop_now_us(d->loop));
 	move(p, net_loop_now_us(d->loop));
 }
 

@@ -263,10 +263,17 @@ uint64_t nat_agent_deadline_us(const struct nat_agent *agent);
 void nat_agent_tick(struct nat_agent *agent, uint64_t now_us);
 bool nat_agent_next_event(struct nat_agent *agent, struct nat_event *ret_event);
 
-/* ---- port mapping: PCP, else NAT-PMP -----------------------------------------------------------
- */
+/* ---- port mapping: PCP, else NAT-PMP, else UPnP IGD -------------------------------------- */
 
-enum { NAT_PORTMAP_NONCE_BYTES = 12, NAT_PORTMAP_BYTES_MAX = 64, NAT_PORTMAP_PORT = 5351 };
+enum {
+	NAT_PORTMAP_NONCE_BYTES = 12,
+	NAT_PORTMAP_BYTES_MAX = 64,
+	NAT_PORTMAP_PORT = 5351,          /* where a gateway is asked */
+	NAT_PORTMAP_ANNOUNCE_PORT = 5350, /* where it announces itself, to 224.0.0.1 */
+	NAT_PORTMAP_LIFETIME_S = 3600,    /* what is asked for, by default */
+	NAT_PORTMAP_LIFETIME_S_MIN = 20,
+	NAT_PORTMAP_LIFETIME_S_MAX = 86400,
+};
 
 enum nat_portmap_state {
 	NAT_PORTMAP_IDLE,
@@ -275,24 +282,43 @@ enum nat_portmap_state {
 	NAT_PORTMAP_NONE, /* `reason`; it is tried again after a while */
 };
 
+enum nat_portmap_method {
+	NAT_PORTMAP_PCP,
+	NAT_PORTMAP_PMP,
+	NAT_PORTMAP_IGD,
+	NAT_PORTMAP_METHOD_COUNT
+};
+
+const char *nat_portmap_method_name(enum nat_portmap_method method);
+
+struct nat_portmap_config {
+	struct ip_address gateway, local; /* IPv4: whom to ask, and our address towards it */
+	uint16_t port;                    /* ours, UDP */
+	uint32_t lifetime_s;
+	bool igd; /* somebody takes requests of struct nat_igd_request */
+	/* Unpredictable: it is what keeps others from changing the mapping (RFC 6887, section
+	 * 11.2). */
+	uint8_t nonce[NAT_PORTMAP_NONCE_BYTES];
+};
+
 /* One UDP port at one gateway; embedded in its owner, who reads what is documented. */
 struct nat_portmap {
 	enum nat_portmap_state state;
-	struct endpoint external; /* what leads to our port; port 0: nothing does */
-	const char *reason;       /* NONE: a constant string */
-	bool pcp;                 /* the protocol in use, else NAT-PMP */
+	enum nat_portmap_method method; /* the one in use */
+	struct endpoint external;       /* what leads to our port; port 0: nothing does */
+	uint64_t expires_us;            /* NEVER_US: nothing is mapped, or it never ends */
+	const char *reason;             /* NONE: a constant string */
+	uint32_t n_restarts;            /* of the gateway, noticed by its clock */
 	/* private */
-	struct ip_address local;
-	uint16_t port;
-	uint8_t nonce[NAT_PORTMAP_NONCE_BYTES];
-	unsigned n_sent;
-	uint64_t due_us, expires_us;
+	struct nat_portmap_config config;
+	unsigned n_sent, n_vain;
+	bool has_address, refused, igd_waits, has_epoch;
+	uint32_t igd_id, epoch_s;
+	uint64_t epoch_at_us, announced_us, due_us;
 };
 
-/* `local` is our IPv4 address towards the gateway. The nonce must be unpredictable: it is what
- * keeps others from changing the mapping (RFC 6887, section 11.2). */
-void nat_portmap_start(struct nat_portmap *m, const struct ip_address *local, uint16_t port,
-		       const uint8_t nonce[static NAT_PORTMAP_NONCE_BYTES], uint64_t now_us);
+void nat_portmap_start(struct nat_portmap *m, const struct nat_portmap_config *config,
+		       uint64_t now_us);
 /* The request to send to the gateway's NAT_PORTMAP_PORT now; its size or 0. */
 size_t nat_portmap_output(struct nat_portmap *m, uint8_t out[static NAT_PORTMAP_BYTES_MAX],
 			  uint64_t now_us);
@@ -300,10 +326,60 @@ size_t nat_portmap_output(struct nat_portmap *m, uint8_t out[static NAT_PORTMAP_
  * no answer to what was asked. */
 int nat_portmap_input(struct nat_portmap *m, const uint8_t *data, size_t data_bytes,
 		      uint64_t now_us);
+/* A datagram from there to NAT_PORTMAP_ANNOUNCE_PORT. 0: it is an announcement, perhaps acted on.
+ * -EBADMSG: it is none. */
+int nat_portmap_announced(struct nat_portmap *m, const uint8_t *data, size_t data_bytes,
+			  uint64_t now_us);
+/* The network had a hiccup, the gateway is the same: what we have is asked for again now. */
+void nat_portmap_renew(struct nat_portmap *m, uint64_t now_us);
 uint64_t nat_portmap_deadline_us(const struct nat_portmap *m);
 void nat_portmap_tick(struct nat_portmap *m, uint64_t now_us);
-/* The end: the request that deletes the mapping; its size, or 0 if there is none. */
+/* The end: the request that deletes the mapping; its size, or 0 if there is none. Call
+ * nat_portmap_igd_release() first. */
 size_t nat_portmap_release(struct nat_portmap *m, uint8_t out[static NAT_PORTMAP_BYTES_MAX]);
+
+/*
+ * UPnP is a conversation over HTTP that a library holds, and it blocks: another process does it
+ * (src/upnp). One struct is one message between the two; all integers in the host's order.
+ */
+enum { NAT_IGD_REQUEST_MAGIC = 0x71324944, NAT_IGD_ANSWER_MAGIC = 0x71324941 };
+
+enum nat_igd_op { NAT_IGD_MAP = 1, NAT_IGD_UNMAP = 2 };
+
+struct nat_igd_request {
+	uint32_t magic, id;
+	uint32_t op; /* enum nat_igd_op */
+	uint32_t lifetime_s;
+	uint8_t gateway[4], local[4];
+	uint16_t port, external_port; /* the latter: the one wished for, or the one to delete */
+};
+
+enum nat_igd_result {
+	NAT_IGD_DONE,
+	NAT_IGD_SILENT,  /* the gateway does not answer, or is no IGD */
+	NAT_IGD_REFUSED, /* it does not map ports, or not for us */
+	NAT_IGD_HIDDEN,  /* its outside address is no public one: nothing was mapped */
+	NAT_IGD_BROKEN,  /* what it says makes no sense, or takes for ever */
+	NAT_IGD_RESULT_COUNT
+};
+
+struct nat_igd_answer {
+	uint32_t magic, id;
+	uint32_t result;     /* enum nat_igd_result */
+	uint32_t lifetime_s; /* DONE: granted; 0: for ever */
+	uint8_t external[4]; /* DONE, HIDDEN */
+	uint16_t external_port;
+	uint16_t zero;
+};
+
+/* The request to hand on now. False: none. */
+bool nat_portmap_igd_output(struct nat_portmap *m, struct nat_igd_request *ret_request,
+			    uint64_t now_us);
+/* As nat_portmap_input(): nothing in the answer is believed that need not be. */
+int nat_portmap_igd_input(struct nat_portmap *m, const struct nat_igd_answer *answer,
+			  uint64_t now_us);
+/* The end. False: nothing is mapped by UPnP. */
+bool nat_portmap_igd_release(struct nat_portmap *m, struct nat_igd_request *ret_request);
 
 /* ---- what people ask: why is it not direct? ---------------------------------------------- */
 

@@ -587,12 +587,17 @@ static void sockets_are_bounded_and_removing_one_loses_its_pairs(void **state)
 
 static const uint8_t portmap_nonce[NAT_PORTMAP_NONCE_BYTES] = "abcdefghijkl";
 
-static struct nat_portmap new_portmap(void)
+static struct nat_portmap new_portmap(bool igd)
 {
-	const struct ip_address local = at("192.168.1.10:1").ip;
+	struct nat_portmap_config config = { .gateway = at("192.168.1.1:1").ip,
+					     .local = at("192.168.1.10:1").ip,
+					     .port = 40000,
+					     .lifetime_s = 3600,
+					     .igd = igd };
 	struct nat_portmap m;
 
-	nat_portmap_start(&m, &local, 40000, portmap_nonce, 0);
+	memcpy(config.nonce, portmap_nonce, sizeof(config.nonce));
+	nat_portmap_start(&m, &config, 0);
 	return m;
 }
 
@@ -626,8 +631,9 @@ static void pcp_maps_renews_and_gives_back(void **state)
 		0,   0,   0,   0,   0,   0,   0,    0,    0,  255, 255,  0,    0,    0,    0,
 	};
 	const uint64_t life_us = 600 * US_PER_S;
-	struct nat_portmap m = new_portmap();
+	struct nat_portmap m = new_portmap(false);
 	uint8_t out[NAT_PORTMAP_BYTES_MAX], answer[60];
+	unsigned n_sent = 0;
 
 	(void)state;
 	assert_int_equal(nat_portmap_output(&m, out, 0), sizeof(request));
@@ -655,9 +661,10 @@ static void pcp_maps_renews_and_gives_back(void **state)
 		const uint64_t now_us = nat_portmap_deadline_us(&m);
 
 		nat_portmap_tick(&m, now_us);
-		nat_portmap_output(&m, out, now_us);
+		n_sent += nat_portmap_output(&m, out, now_us) > 0;
 		assert_int_equal(m.external.port, 40001);
 	}
+	assert_true(n_sent > 10 && n_sent < 40); /* less and less often */
 	assert_int_equal(nat_portmap_release(&m, out), 60);
 	assert_int_equal(out[4] | out[5] | out[6] | out[7], 0);
 	assert_int_equal(nat_portmap_deadline_us(&m), NEVER_US);
@@ -670,7 +677,7 @@ static void an_older_gateway_is_asked_by_nat_pmp(void **state)
 	static const uint8_t map[] = { 0,    0x81, 0,    0,    0, 0, 0,    9,
 				       0x9c, 0x40, 0x9c, 0x41, 0, 0, 0x0e, 0x10 };
 	static const uint8_t erase[] = { 0, 1, 0, 0, 0x9c, 0x40, 0, 0, 0, 0, 0, 0 };
-	struct nat_portmap m = new_portmap();
+	struct nat_portmap m = new_portmap(false);
 	uint8_t out[NAT_PORTMAP_BYTES_MAX];
 
 	(void)state;
@@ -690,7 +697,8 @@ static void an_older_gateway_is_asked_by_nat_pmp(void **state)
 
 static void a_gateway_that_says_nothing_or_no_is_left_alone(void **state)
 {
-	struct nat_portmap m = new_portmap();
+	static const uint8_t no[] = { 0, 0x80, 0, 3, 0, 0, 0, 9 };
+	struct nat_portmap m = new_portmap(false);
 	uint8_t out[NAT_PORTMAP_BYTES_MAX], answer[60];
 	unsigned n_sent = 0;
 	uint64_t now_us = 0;
@@ -705,13 +713,237 @@ static void a_gateway_that_says_nothing_or_no_is_left_alone(void **state)
 	assert_int_equal(n_sent, 8);
 	assert_int_equal(nat_portmap_release(&m, out), 0);
 
-	m = new_portmap();
+	assert_string_equal(m.reason, "the gateway answers neither PCP nor NAT-PMP");
+
+	/* Who says no is asked in the older way too. */
+	m = new_portmap(false);
 	nat_portmap_output(&m, out, 0);
 	pcp_answer(answer, 2, 1800, 0);
 	assert_int_equal(nat_portmap_input(&m, answer, sizeof(answer), 1), 0);
+	assert_int_equal(m.method, NAT_PORTMAP_PMP);
+	assert_int_equal(nat_portmap_output(&m, out, 1), 2);
+	assert_int_equal(nat_portmap_input(&m, no, sizeof(no), 2), 0);
 	assert_int_equal(m.state, NAT_PORTMAP_NONE);
-	assert_non_null(m.reason);
+	assert_string_equal(m.reason, "the gateway refuses to map ports");
 	assert_int_equal(m.external.port, 0);
+
+	/* And again later and later, but for ever. */
+	now_us = 2;
+	for (unsigned i = 0; i < 5; i++) {
+		const uint64_t wait_us = m.due_us - now_us;
+
+		assert_true(wait_us <= 4800 * US_PER_S + US_PER_MS);
+		now_us = m.due_us;
+		nat_portmap_tick(&m, now_us);
+		while (m.state == NAT_PORTMAP_ASKING) {
+			nat_portmap_output(&m, out, now_us);
+			now_us = max_u64(now_us + 1, nat_portmap_deadline_us(&m));
+			nat_portmap_tick(&m, now_us);
+		}
+		assert_true(m.due_us - now_us + US_PER_MS >= wait_us);
+	}
+}
+
+/* As the gateway would, `uptime_s` after it began. */
+static void pcp_announcement(uint8_t out[static 24], uint32_t uptime_s)
+{
+	struct writer w = writer_over(out, 24);
+
+	memset(out, 0, 24);
+	writer_u32(&w, 2u << 24 | 0x80u << 16);
+	writer_u32(&w, 0);
+	writer_u32(&w, uptime_s);
+	assert_false(w.failed);
+}
+
+static void a_gateway_that_restarts_is_noticed_by_its_clock(void **state)
+{
+	static const uint8_t pmp[] = { 0, 0x80, 0, 0, 0, 0, 0, 1, 203, 0, 113, 5 };
+	struct nat_portmap m = new_portmap(false);
+	uint8_t out[NAT_PORTMAP_BYTES_MAX], answer[60], hello[24];
+	uint64_t now_us = 100 * US_PER_S, renewal_us;
+
+	(void)state;
+	nat_portmap_output(&m, out, 0);
+	pcp_answer(answer, 0, 3600, 40001);
+	answer[11] = 200; /* seconds since it began */
+	assert_int_equal(nat_portmap_input(&m, answer, sizeof(answer), 1), 0);
+	renewal_us = nat_portmap_deadline_us(&m);
+
+	/* It goes on: nothing to do, though its clock is a little off. */
+	pcp_announcement(hello, 200 + 105);
+	assert_int_equal(nat_portmap_announced(&m, hello, sizeof(hello), now_us), 0);
+	assert_int_equal(nat_portmap_deadline_us(&m), renewal_us);
+	assert_int_equal(m.n_restarts, 0);
+
+	/* It began anew: what we had is asked for again, after a moment. */
+	pcp_announcement(hello, 1);
+	for (size_t i = 0; i < sizeof(hello); i++)
+		assert_int_equal(nat_portmap_announced(&m, hello, i, now_us), -EBADMSG);
+	now_us += US_PER_S;
+	assert_int_equal(nat_portmap_announced(&m, hello, sizeof(hello), now_us), 0);
+	assert_int_equal(m.n_restarts, 1);
+	assert_true(nat_portmap_deadline_us(&m) <= now_us + 2 * US_PER_S);
+	now_us = nat_portmap_deadline_us(&m);
+	nat_portmap_tick(&m, now_us);
+	assert_int_equal(nat_portmap_output(&m, out, now_us), 60);
+	assert_int_equal(out[42] << 8 | out[43], 40001);
+	answer[11] = 2;
+	assert_int_equal(nat_portmap_input(&m, answer, sizeof(answer), now_us + 1), 0);
+	assert_int_equal(m.state, NAT_PORTMAP_MAPPED);
+
+	/* In the older way; but nobody makes us ask all the time. */
+	assert_int_equal(nat_portmap_announced(&m, pmp, sizeof(pmp), now_us + 2), 0);
+	assert_true(nat_portmap_deadline_us(&m) > now_us + 60 * US_PER_S);
+	now_us += 60 * US_PER_S;
+	assert_int_equal(nat_portmap_announced(&m, pmp, sizeof(pmp), now_us), 0);
+	assert_int_equal(m.n_restarts, 2);
+	assert_true(nat_portmap_deadline_us(&m) <= now_us + 2 * US_PER_S);
+	for (uint32_t i = 0; i < 1u << 24; i += 251) { /* what is none */
+		hello[0] = (uint8_t)(i >> 16);
+		hello[1] = (uint8_t)(i >> 8);
+		hello[3] = (uint8_t)i;
+		if ((hello[0] != 2 && hello[0] != 0) || hello[1] != 0x80 || hello[3])
+			assert_int_equal(nat_portmap_announced(&m, hello, sizeof(hello), now_us),
+					 -EBADMSG);
+	}
+}
+
+/* Until PCP and NAT-PMP were asked in vain. */
+static uint64_t ask_in_vain(struct nat_portmap *m, uint64_t now_us)
+{
+	uint8_t out[NAT_PORTMAP_BYTES_MAX];
+	struct nat_igd_request request;
+
+	while (m->state == NAT_PORTMAP_ASKING && m->method != NAT_PORTMAP_IGD) {
+		assert_false(nat_portmap_igd_output(m, &request, now_us));
+		nat_portmap_output(m, out, now_us);
+		now_us = max_u64(now_us, nat_portmap_deadline_us(m));
+		nat_portmap_tick(m, now_us);
+	}
+	return now_us;
+}
+
+static void upnp_comes_last_and_is_renewed_and_given_back(void **state)
+{
+	struct nat_igd_answer answer = { .magic = NAT_IGD_ANSWER_MAGIC,
+					 .result = NAT_IGD_DONE,
+					 .lifetime_s = 3600,
+					 .external = { 203, 0, 113, 5 },
+					 .external_port = 40001 };
+	struct nat_portmap m = new_portmap(true);
+	uint64_t now_us = ask_in_vain(&m, 0);
+	uint8_t out[NAT_PORTMAP_BYTES_MAX];
+	struct nat_igd_request request;
+
+	(void)state;
+	assert_int_equal(m.method, NAT_PORTMAP_IGD);
+	assert_int_equal(nat_portmap_output(&m, out, now_us), 0);
+	assert_int_equal(nat_portmap_igd_input(&m, &answer, now_us), -EBADMSG); /* not asked */
+	assert_true(nat_portmap_igd_output(&m, &request, now_us));
+	assert_false(nat_portmap_igd_output(&m, &request, now_us)); /* once */
+	assert_int_equal(request.op, NAT_IGD_MAP);
+	assert_int_equal(request.external_port, 40000);
+	assert_int_equal(request.lifetime_s, 3600);
+	assert_memory_equal(request.gateway, ((uint8_t[]){ 192, 168, 1, 1 }), 4);
+	assert_memory_equal(request.local, ((uint8_t[]){ 192, 168, 1, 10 }), 4);
+
+	answer.id = request.id + 1;
+	assert_int_equal(nat_portmap_igd_input(&m, &answer, now_us), -EBADMSG);
+	answer.id = request.id;
+	answer.result = NAT_IGD_RESULT_COUNT;
+	assert_int_equal(nat_portmap_igd_input(&m, &answer, now_us), -EBADMSG);
+	answer.result = NAT_IGD_DONE;
+	answer.external_port = 0;
+	assert_int_equal(nat_portmap_igd_input(&m, &answer, now_us), -EBADMSG);
+	answer.external_port = 40001;
+	assert_int_equal(nat_portmap_igd_input(&m, &answer, now_us), 0);
+	assert_int_equal(m.state, NAT_PORTMAP_MAPPED);
+	assert_int_equal(m.external.port, 40001);
+	assert_int_equal(nat_portmap_igd_input(&m, &answer, now_us), -EBADMSG);
+
+	/* A renewal, by UPnP alone, for the port that we have. */
+	now_us += 1800 * US_PER_S;
+	assert_int_equal(nat_portmap_deadline_us(&m), now_us);
+	nat_portmap_tick(&m, now_us);
+	assert_true(nat_portmap_igd_output(&m, &request, now_us));
+	assert_int_equal(request.external_port, 40001);
+	answer.id = request.id;
+	answer.result = NAT_IGD_SILENT; /* what we have holds */
+	assert_int_equal(nat_portmap_igd_input(&m, &answer, now_us), 0);
+	assert_int_equal(m.state, NAT_PORTMAP_MAPPED);
+	assert_int_equal(nat_portmap_deadline_us(&m), now_us + 900 * US_PER_S);
+
+	assert_true(nat_portmap_igd_release(&m, &request));
+	assert_int_equal(request.op, NAT_IGD_UNMAP);
+	assert_int_equal(request.external_port, 40001);
+	assert_int_equal(nat_portmap_release(&m, out), 0);
+	assert_false(nat_portmap_igd_release(&m, &request));
+}
+
+static void upnp_that_fails_says_why(void **state)
+{
+	static const char *const reasons[] = {
+		[NAT_IGD_SILENT] = "the gateway answers neither PCP nor NAT-PMP nor UPnP",
+		[NAT_IGD_REFUSED] = "the gateway refuses to map ports",
+		[NAT_IGD_HIDDEN] = "the gateway is behind a NAT itself",
+		[NAT_IGD_BROKEN] = "the gateway's UPnP makes no sense",
+	};
+	struct nat_igd_answer answer = { .magic = NAT_IGD_ANSWER_MAGIC };
+	struct nat_igd_request request;
+
+	(void)state;
+	for (uint32_t i = NAT_IGD_SILENT; i < NAT_IGD_RESULT_COUNT; i++) {
+		struct nat_portmap m = new_portmap(true);
+		const uint64_t now_us = ask_in_vain(&m, 0);
+
+		assert_true(nat_portmap_igd_output(&m, &request, now_us));
+		answer.id = request.id;
+		answer.result = i;
+		assert_int_equal(nat_portmap_igd_input(&m, &answer, now_us), 0);
+		assert_int_equal(m.state, NAT_PORTMAP_NONE);
+		assert_string_equal(m.reason, reasons[i]);
+		assert_false(nat_portmap_igd_release(&m, &request));
+	}
+
+	/* Whoever asks it is gone: as if nobody had answered. */
+	struct nat_portmap m = new_portmap(true);
+	uint64_t now_us = ask_in_vain(&m, 0);
+
+	assert_true(nat_portmap_igd_output(&m, &request, now_us));
+	now_us = nat_portmap_deadline_us(&m);
+	nat_portmap_tick(&m, now_us);
+	assert_int_equal(m.state, NAT_PORTMAP_NONE);
+}
+
+static void a_mapping_without_an_end_is_not_believed_for_ever(void **state)
+{
+	struct nat_igd_answer answer = { .magic = NAT_IGD_ANSWER_MAGIC,
+					 .external = { 203, 0, 113, 5 },
+					 .external_port = 40001 };
+	struct nat_portmap m = new_portmap(true);
+	uint64_t now_us = ask_in_vain(&m, 0);
+	struct nat_igd_request request;
+
+	(void)state;
+	assert_true(nat_portmap_igd_output(&m, &request, now_us));
+	answer.id = request.id;
+	assert_int_equal(nat_portmap_igd_input(&m, &answer, now_us), 0);
+	assert_int_equal(m.expires_us, NEVER_US);
+	for (int i = 0; i < 3; i++) {
+		now_us = nat_portmap_deadline_us(&m);
+		nat_portmap_tick(&m, now_us);
+		assert_true(nat_portmap_igd_output(&m, &request, now_us));
+		now_us = nat_portmap_deadline_us(&m);
+		nat_portmap_tick(&m, now_us);
+		assert_int_equal(m.external.port, 40001);
+	}
+	now_us = nat_portmap_deadline_us(&m);
+	nat_portmap_tick(&m, now_us);
+	assert_true(nat_portmap_igd_output(&m, &request, now_us));
+	nat_portmap_tick(&m, nat_portmap_deadline_us(&m));
+	assert_int_equal(m.external.port, 0);
+	assert_int_equal(m.method, NAT_PORTMAP_PCP);
 }
 
 /* ---- guessing ports
@@ -836,6 +1068,10 @@ int main(void)
 		cmocka_unit_test(a_list_of_an_old_round_is_ignored),
 		cmocka_unit_test(the_first_to_start_holds_its_probes_back_for_the_signal_to_arrive),
 		cmocka_unit_test(pcp_maps_renews_and_gives_back),
+		cmocka_unit_test(a_gateway_that_restarts_is_noticed_by_its_clock),
+		cmocka_unit_test(upnp_comes_last_and_is_renewed_and_given_back),
+		cmocka_unit_test(upnp_that_fails_says_why),
+		cmocka_unit_test(a_mapping_without_an_end_is_not_believed_for_ever),
 		cmocka_unit_test(an_older_gateway_is_asked_by_nat_pmp),
 		cmocka_unit_test(a_gateway_that_says_nothing_or_no_is_left_alone),
 		cmocka_unit_test(guesses_are_paid_from_the_allowance_of_the_peer),
