@@ -214,7 +214,7 @@ static bool use_entry(struct hub_link *h, struct link *link, const struct q2q_li
 	answer.offer_bytes = entry->offer.n_bytes;
 	link->ask_hub = NULL;
 	link->ask_sent = false;
-	if (session_answer(link->session, &answer, net_loop_now_us(h->daemon->loop))) {
+	if (session_answer(link->session, &answer, link_now_us(link))) {
 		problem_set(p, CTL_UNTRUSTED,
 			    "the offer of %s cannot be opened: it was not made by the key of its "
 			    "certificate, or not for us",

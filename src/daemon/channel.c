@@ -38,6 +38,6 @@ void channel_answered(struct hub_link *h, const struct q2q_event *event)
 	link->channel_cookie = 0;
 	/* The server's UDP port has the number of its control port. */
 	session_channel(link->session, link->channel_id, name->data, key->data, &h->server->remote,
-			net_loop_now_us(h->daemon->loop));
+			link_now_us(link));
 	links_pump(link);
 }

@@ -63,8 +63,8 @@ void command_status(struct op *op)
 	}
 	TAILQ_FOREACH (peer, &d->peers, entry)
 		if (one ? !strcmp(peer->address.text, address.text) : is_shown(peer))
-			json_array_append_new(list, one ? links_status_full(d, peer)
-							: links_status(d, peer));
+			json_array_append_new(list,
+					      one ? links_status_full(peer) : links_status(peer));
 	if (one && json_array_size(list) == 0) {
 		json_decref(list);
 		op_failf(op, CTL_NOT_FOUND,
@@ -73,13 +73,13 @@ void command_status(struct op *op)
 			 "%s is not known here", address.text);
 		return;
 	}
-	op_done(op,
-		json_pack("{s:i,s:o,s:o}", "v", CTL_VERSION, "self", status_self(d), "peers", list));
+	op_done(op, json_pack("{s:i,s:o,s:o}", "v", CTL_VERSION, "self", status_self(d), "peers",
+			      list));
 }
 
 static void done_with_peer(struct op *op)
 {
-	op_done(op, json_pack("{s:o}", "peer", links_status(op->daemon, op->peer)));
+	op_done(op, json_pack("{s:o}", "peer", links_status(op->peer)));
 }
 
 /* ---- up ---- */
@@ -162,7 +162,7 @@ static void up_refused(struct op *op)
 		peer->wanted = peer->allowed = false;
 		peers_save(op->daemon, peer);
 		if (peer->link) {
-			session_want(peer->link->session, false, now_of(op));
+			session_want(peer->link->session, false, link_now_us(peer->link));
 			links_pump(peer->link);
 		}
 	}
@@ -195,7 +195,7 @@ static void up_answer(struct op *op, const char *answer)
 		return;
 	}
 	link->problem.code = CTL_DONE;
-	session_wake(link->session, now_of(op));
+	session_wake(link->session, link_now_us(link));
 	links_pump(link);
 }
 
@@ -400,8 +400,8 @@ void command_up(struct op *op)
 	up->direct = peer->path_mode == SESSION_PATH_DIRECT || peer->path_mode == SESSION_PATH_LAN;
 	op->peer = peer;
 	forget_old_problem(op, link);
-	session_set_path_mode(link->session, peer->path_mode, now_of(op));
-	session_want(link->session, true, now_of(op));
+	session_set_path_mode(link->session, peer->path_mode, link_now_us(link));
+	session_want(link->session, true, link_now_us(link));
 	links_pump(link);
 	if (wait_s == 0 || is_up(link, up->direct)) {
 		done_with_peer(op);
@@ -495,7 +495,7 @@ static int take_down(struct op *op, struct peer *peer)
 	peer->held = true;
 	r = peers_save(op->daemon, peer);
 	if (peer->link) {
-		session_want(peer->link->session, false, now_of(op));
+		session_want(peer->link->session, false, link_now_us(peer->link));
 		links_pump(peer->link);
 	}
 	return r;

@@ -5,11 +5,6 @@
 
 #include <stdio.h>
 
-static uint64_t now_of(const struct op *op)
-{
-	return net_loop_now_us(op->daemon->loop);
-}
-
 /* ---- peers ---- */
 
 void command_peers(struct op *op)
@@ -67,7 +62,7 @@ void command_peers_forget(struct op *op)
 	if (!peer)
 		return;
 	if (peer->link) {
-		session_want(peer->link->session, false, now_of(op));
+		session_want(peer->link->session, false, link_now_us(peer->link));
 		links_pump_now(peer->link);
 	}
 	r = peers_forget(op->daemon, peer);
@@ -180,7 +175,7 @@ static void pin_peer(struct op *op, const struct q2q_address *address,
 	log_note("%s: the user pinned its key", address->text);
 	if (peer->link) {
 		peer->link->problem.code = CTL_DONE;
-		session_wake(peer->link->session, now_of(op));
+		session_wake(peer->link->session, link_now_us(peer->link));
 		links_pump(peer->link);
 	}
 	op_done(op, json_object());
@@ -275,8 +270,9 @@ void command_deny(struct op *op)
 		peer->allowed = peer->wanted = false;
 		r = peers_save(d, peer);
 		if (peer->link) {
-			session_close(peer->link->session, SESSION_CLOSE_DENIED, now_of(op));
-			session_want(peer->link->session, false, now_of(op));
+			session_close(peer->link->session, SESSION_CLOSE_DENIED,
+				      link_now_us(peer->link));
+			session_want(peer->link->session, false, link_now_us(peer->link));
 			links_pump(peer->link);
 		}
 	}

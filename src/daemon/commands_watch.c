@@ -53,7 +53,7 @@ static void ping_finish(struct op *op)
 
 static json_t *pong_path(struct op *op)
 {
-	json_t *status = links_status(op->daemon, op->peer);
+	json_t *status = links_status(op->peer);
 	json_t *path = json_incref(json_object_get(status, "path"));
 
 	json_decref(status);
@@ -99,7 +99,7 @@ static void ping_send(struct op *op, struct link *link)
 	f->sent_us = now_of(op);
 	f->id = ++link->next_ping;
 	/* What cannot be sent now is a ping that gets no answer. */
-	session_ping(link->session, f->id, now_of(op));
+	session_ping(link->session, f->id, link_now_us(link));
 	links_pump(link);
 }
 

@@ -10,9 +10,6 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
-/* For the messages of all peers that are queued, in flight or put together; see ptcp_memory. */
-#define MEMORY_BYTES  ((size_t)128 << 20)
-
 #define OWN_CHANGE_US (4 * US_PER_S) /* that long after an interface of ours, it was that */
 #define FLUSH_TIME_US (50 * US_PER_MS)
 #define STOP_TIME_US  (600 * US_PER_MS) /* a session gives up waiting after 500 ms */
@@ -72,7 +69,7 @@ static void terminate(struct daemon *d, const char *because)
 	d->stopping = true;
 	daemon_monitor_send(d, &stopping);
 	LIST_FOREACH (link, &d->links, entry) {
-		session_close(link->session, SESSION_CLOSE_GOING_AWAY, now_us);
+		session_close(link->session, SESSION_CLOSE_GOING_AWAY, link_now_us(link));
 		links_pump(link);
 	}
 	d->stop_deadline_us = now_us + STOP_TIME_US;
@@ -269,7 +266,7 @@ static void choose_aead(const struct daemon *d)
 
 static int start_loop(struct daemon *d)
 {
-	int r = net_loop_new(&d->loop);
+	int r = workers_init(d);
 
 	if (!r)
 		r = net_resolver_new(d->loop, &d->resolver);
@@ -293,7 +290,7 @@ static int start_loop(struct daemon *d)
 
 static int start_services(struct daemon *d)
 {
-	int r = udp_start(d);
+	int r = udp_start(&d->workers[0]);
 
 	if (!r)
 		r = gather_start(d);
@@ -325,7 +322,7 @@ static void stop_services(struct daemon *d)
 	hub_stop(d);
 	portmap_stop(d);
 	gather_stop(d);
-	udp_stop(d);
+	udp_stop(&d->workers[0]);
 	net_watch_fini(&d->monitor_watch);
 	while (!STAILQ_EMPTY(&d->monitor_waiting))
 		monitor_drop(d, STAILQ_FIRST(&d->monitor_waiting));
@@ -362,16 +359,11 @@ int daemon_run(const struct daemon_options *options)
 	*d = (struct daemon){ .options = options, .exit_status = EXIT_SUCCESS, .lock_fd = -1 };
 	TAILQ_INIT(&d->peers);
 	TAILQ_INIT(&d->ops);
-	TAILQ_INIT(&d->waiting_udp);
 	TAILQ_INIT(&d->identities.list);
-	d->memory.limit_bytes = MEMORY_BYTES;
-	d->scratch = session_scratch_new();
 	TAILQ_INIT(&d->domains.list);
 	STAILQ_INIT(&d->monitor_waiting);
-	if (!d->scratch || logring_init(d)) {
-		session_scratch_free(d->scratch);
+	if (logring_init(d))
 		return EXIT_FAILURE;
-	}
 	choose_aead(d);
 	if (!start_loop(d) && !lock_state(d) && !load_state(d) && !start_services(d))
 		serve(d);
@@ -382,9 +374,8 @@ int daemon_run(const struct daemon_options *options)
 	identities_fini(&d->identities);
 	domains_fini(&d->domains);
 	net_resolver_free(d->resolver);
-	net_loop_free(d->loop);
+	workers_fini(d);
 	closep(&d->lock_fd);
-	session_scratch_free(d->scratch);
 	logring_fini(d);
 	return d->exit_status;
 }

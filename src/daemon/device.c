@@ -122,13 +122,12 @@ static void device_lost(struct link *link)
 
 static void on_tun(void *user, unsigned ready)
 {
-	static uint8_t discard[TUN_FRAME_BYTES];
 	struct link *link = user;
-	const uint64_t now_us = net_loop_now_us(link->daemon->loop);
+	const uint64_t now_us = link_now_us(link);
 
 	(void)ready;
 	for (unsigned i = 0; i < TUN_READS_PER_WAKE_UP; i++) {
-		uint8_t *room = discard;
+		uint8_t *room = link->worker->discard;
 		const int how = session_tun_room(link->session, &room);
 		int n;
 
@@ -212,7 +211,7 @@ void links_on_reply(struct daemon *d, const struct tun_reply *reply, int fd)
 	link->tun_fd = fd;
 	link->features = reply->features;
 	snprintf(link->ifname, sizeof(link->ifname), "%s", reply->ifname);
-	net_watch_init(&link->tun_watch, d->loop, fd, on_tun, link);
+	net_watch_init(&link->tun_watch, link->worker->loop, fd, on_tun, link);
 	link_device_want(link, true);
 	session_set_device(link->session, &link->shown, link->features);
 	log_debug("%s: interface %s", link->peer->address.text, link->ifname);

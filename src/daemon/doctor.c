@@ -115,7 +115,7 @@ static struct view view_of(const struct daemon *d, int family)
 	for (size_t i = 0; i < GATHER_TRIES_MAX; i++) {
 		const struct gather_try *t = &d->gather.tries[i];
 
-		if (t->used && t->socket == 0 && (int)t->server.ip.family == family)
+		if (t->used && t->socket->number == 0 && (int)t->server.ip.family == family)
 			view_add(&v, t);
 	}
 	if (v.has_mapped && is_own_address(&v.mapped.ip))
@@ -172,8 +172,7 @@ static json_t *questions_json(const struct daemon *d)
 			json_array_append_new(
 				list, json_pack("{s:s,s:i,s:b,s:s?}", "server",
 						endpoint_format(&t->server, server), "local_port",
-						d->udp.sockets[t->socket].local.port, "done",
-						t->done, "outside",
+						t->socket->local.port, "done", t->done, "outside",
 						t->done && t->client.state == STUN_DONE
 							? endpoint_format(&t->client.mapped, mapped)
 							: NULL));
@@ -200,9 +199,9 @@ static json_t *network_json(const struct daemon *d)
 {
 	const struct view v4 = view_of(d, FAMILY_IPV4), v6 = view_of(d, FAMILY_IPV6);
 
-	return json_pack("{s:i,s:o,s:o,s:o,s:o}", "udp_port", d->udp.sockets[0].local.port, "ipv4",
-			 view_json(&v4), "ipv6", view_json(&v6), "stun", questions_json(d),
-			 "addresses", addresses_json());
+	return json_pack("{s:i,s:o,s:o,s:o,s:o}", "udp_port", udp_port(d), "ipv4", view_json(&v4),
+			 "ipv6", view_json(&v6), "stun", questions_json(d), "addresses",
+			 addresses_json());
 }
 
 /* ---- one peer: why its path is what it is ---- */
@@ -345,9 +344,9 @@ static json_t *explanation(struct link *link, const struct session_status *s)
 	return list;
 }
 
-static json_t *peer_json(struct daemon *d, struct peer *peer)
+static json_t *peer_json(struct peer *peer)
 {
-	json_t *o = links_status_full(d, peer);
+	json_t *o = links_status_full(peer);
 	struct session_status s;
 	struct crypto_cert *cert;
 
@@ -483,11 +482,11 @@ void command_doctor(struct op *op)
 			json_decref(identities);
 			return;
 		}
-		json_array_append_new(peers, peer_json(d, peer));
+		json_array_append_new(peers, peer_json(peer));
 	}
 	TAILQ_FOREACH (peer, &d->peers, entry)
 		if (!one && peer->link && json_array_size(peers) < PEERS_SHOWN_MAX)
-			json_array_append_new(peers, peer_json(d, peer));
+			json_array_append_new(peers, peer_json(peer));
 	TAILQ_FOREACH (id, &d->identities.list, entry)
 		json_array_append_new(identities, identities_json(d, id));
 	op_done(op, json_pack("{s:i,s:{s:s,s:s,s:I},s:o,s:o,s:o,s:o,s:o}", "v", CTL_VERSION,

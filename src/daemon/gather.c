@@ -18,6 +18,12 @@ static void arm(struct daemon *d);
 
 /* ---- telling ---- */
 
+/* The main sockets of all workers are one port: what is known of one holds for all. */
+static bool same_port(const struct udp_socket *a, const struct udp_socket *b)
+{
+	return a == b || (a->number == 0 && b->number == 0);
+}
+
 /* Whether a link may use this socket. */
 static bool link_uses(const struct link *link, const struct udp_socket *s)
 {
@@ -42,7 +48,7 @@ static void tell_host(struct link *link, const struct udp_socket *s,
 
 static void tell_reflexive(struct link *link, const struct gather_try *t, uint64_t now_us)
 {
-	struct nat_candidate c = { .kind = NAT_REFLEXIVE, .socket = t->socket };
+	struct nat_candidate c = { .kind = NAT_REFLEXIVE, .socket = t->socket->number };
 
 	if (!t->done || t->client.state != STUN_DONE)
 		return;
@@ -106,7 +112,7 @@ static bool leads_astray(struct daemon *d, const struct net_local_address *list,
 			 const struct ip_address *ip)
 {
 	const struct endpoint remote = { .ip = *ip, .port = 9 };
-	const struct ip_address from = udp_local_for(d, 0, &remote).ip;
+	const struct ip_address from = udp_local_for(udp_port(d), &remote).ip;
 	struct endpoint far;
 
 	for (int i = 0; i < n; i++) {
@@ -115,7 +121,7 @@ static bool leads_astray(struct daemon *d, const struct net_local_address *list,
 		/* Where everything goes that way, the user wants it so. */
 		if (endpoint_parse(far_away[from.family == FAMILY_IPV6], false, &far))
 			return true;
-		far.ip = udp_local_for(d, 0, &far).ip;
+		far.ip = udp_local_for(udp_port(d), &far).ip;
 		return !ip_equal(&far.ip, &from);
 	}
 	return false;
@@ -137,22 +143,22 @@ bool gather_avoids(struct daemon *d, const struct ip_address *ip)
 
 static void tell_socket(struct daemon *d, struct link *link, struct udp_socket *s)
 {
-	const uint64_t now_us = net_loop_now_us(d->loop);
+	const uint64_t now_us = link_now_us(link);
 	const struct net_local_address *list;
 	const int n = host_addresses(d, &list);
 
 	session_add_socket(link->session, s->number, s->ipv4, s->ipv6, now_us);
 	tell_host(link, s, list, n, now_us);
 	for (size_t i = 0; i < GATHER_TRIES_MAX; i++)
-		if (d->gather.tries[i].used && d->gather.tries[i].socket == s->number)
+		if (d->gather.tries[i].used && same_port(d->gather.tries[i].socket, s))
 			tell_reflexive(link, &d->gather.tries[i], now_us);
 }
 
 void gather_tell(struct daemon *d, struct link *link)
 {
 	for (unsigned i = 0; i < UDP_SOCKETS_MAX; i++)
-		if (link_uses(link, &d->udp.sockets[i]))
-			tell_socket(d, link, &d->udp.sockets[i]);
+		if (link_uses(link, &link->worker->udp.sockets[i]))
+			tell_socket(d, link, &link->worker->udp.sockets[i]);
 	portmap_tell(d, link);
 }
 
@@ -173,7 +179,7 @@ uint64_t gather_signature(struct daemon *d)
 
 		if (endpoint_parse(far_away[i], false, &remote))
 			continue;
-		local = udp_local_for(d, 0, &remote);
+		local = udp_local_for(udp_port(d), &remote);
 		sum = sum * 31 + hash_bytes(&d->seed, &local.ip, sizeof(local.ip));
 	}
 	return sum;
@@ -181,7 +187,7 @@ uint64_t gather_signature(struct daemon *d)
 
 /* ---- STUN ---- */
 
-static bool all_done(const struct daemon *d, uint8_t socket)
+static bool all_done(const struct daemon *d, const struct udp_socket *socket)
 {
 	for (size_t i = 0; i < GATHER_TRIES_MAX; i++)
 		if (d->gather.tries[i].used && d->gather.tries[i].socket == socket &&
@@ -212,35 +218,34 @@ static void learn_other(struct daemon *d, const struct gather_try *t)
 		    t->client.other.port < OTHER_PORT_MIN)
 			continue;
 		server->other_port = t->client.other.port;
-		ask_other(d, &d->udp.sockets[t->socket], server);
+		ask_other(d, t->socket, server);
 	}
 }
 
 /* One question is answered, or given up. */
 static void try_done(struct daemon *d, struct gather_try *t)
 {
-	const uint64_t now_us = net_loop_now_us(d->loop);
-	const struct udp_socket *s = &d->udp.sockets[t->socket];
+	const struct udp_socket *s = t->socket;
 	char mapped[ENDPOINT_TEXT_BYTES], server[ENDPOINT_TEXT_BYTES];
 	struct link *link;
 
 	t->done = true;
 	if (t->client.state == STUN_DONE)
-		log_debug("STUN: socket %u is %s to %s", t->socket,
+		log_debug("STUN: socket %u is %s to %s", s->number,
 			  endpoint_format(&t->client.mapped, mapped),
 			  endpoint_format(&t->server, server));
 	else
 		log_debug("STUN: no answer from %s to socket %u",
-			  endpoint_format(&t->server, server), t->socket);
+			  endpoint_format(&t->server, server), s->number);
 	if (t->client.state == STUN_DONE)
 		learn_other(d, t);
 	LIST_FOREACH (link, &d->links, entry) {
 		if (!link_uses(link, s))
 			continue;
-		tell_reflexive(link, t, now_us);
+		tell_reflexive(link, t, link_now_us(link));
 		/* A fresh socket is asked for by a nat agent that waits for it. */
-		if (s->owner == link && all_done(d, t->socket))
-			session_gathered(link->session, now_us);
+		if (s->owner == link && all_done(d, s))
+			session_gathered(link->session, link_now_us(link));
 		links_pump(link);
 	}
 }
@@ -253,7 +258,7 @@ static void send_try(struct daemon *d, struct gather_try *t, uint64_t now_us)
 	stun_client_tick(&t->client, now_us);
 	while ((send.data_bytes =
 			stun_client_output(&t->client, request, sizeof(request), now_us)) > 0)
-		net_udp_send(d->udp.sockets[t->socket].udp, &send);
+		net_udp_send(t->socket->udp, &send);
 	if (t->client.state == STUN_DONE || t->client.state == STUN_FAILED)
 		try_done(d, t);
 }
@@ -295,7 +300,7 @@ static void start_try(struct daemon *d, struct udp_socket *s, const struct endpo
 
 		if (t->used)
 			continue;
-		*t = (struct gather_try){ .used = true, .socket = s->number, .server = *server };
+		*t = (struct gather_try){ .used = true, .socket = s, .server = *server };
 		stun_client_start(&t->client, transaction, now_us);
 		send_try(d, t, now_us);
 		return;
@@ -310,22 +315,25 @@ void gather_socket(struct daemon *d, struct udp_socket *s)
 		start_try(d, s, &d->gather.servers[i].endpoint);
 		ask_other(d, s, &d->gather.servers[i]);
 	}
-	if (s->owner && all_done(d, s->number))
-		session_gathered(s->owner->session, net_loop_now_us(d->loop));
+	if (s->owner && all_done(d, s))
+		session_gathered(s->owner->session, link_now_us(s->owner));
 	arm(d);
 }
 
-void gather_forget_socket(struct daemon *d, uint8_t socket)
+void gather_forget_socket(struct udp_socket *socket)
 {
+	struct daemon *d = socket->worker->daemon;
+
 	for (size_t i = 0; i < GATHER_TRIES_MAX; i++)
 		if (d->gather.tries[i].socket == socket)
 			d->gather.tries[i].used = false;
 	arm(d);
 }
 
-bool gather_input(struct daemon *d, uint8_t socket, const struct endpoint *from,
-		  const uint8_t *data, size_t n_bytes)
+bool gather_input(struct udp_socket *socket, const struct endpoint *from, const uint8_t *data,
+		  size_t n_bytes)
 {
+	struct daemon *d = socket->worker->daemon;
 	const uint64_t now_us = net_loop_now_us(d->loop);
 
 	for (size_t i = 0; i < GATHER_TRIES_MAX; i++) {
@@ -353,7 +361,7 @@ void gather_add_server(struct daemon *d, const struct endpoint *server)
 	if (d->gather.n_servers == GATHER_SERVERS_MAX)
 		return;
 	d->gather.servers[d->gather.n_servers++] = (struct gather_server){ .endpoint = *server };
-	start_try(d, &d->udp.sockets[0], server);
+	start_try(d, &d->workers[0].udp.sockets[0], server);
 	arm(d);
 }
 
@@ -396,18 +404,17 @@ void gather_stop(struct daemon *d)
 
 void gather_restart(struct daemon *d)
 {
-	const uint64_t now_us = net_loop_now_us(d->loop);
 	struct link *link;
 
-	gather_forget_socket(d, 0);
+	gather_forget_socket(&d->workers[0].udp.sockets[0]);
 	LIST_FOREACH (link, &d->links, entry) {
 		session_clear_local(link->session);
 		gather_tell(d, link);
 	}
-	gather_socket(d, &d->udp.sockets[0]);
+	gather_socket(d, &d->workers[0].udp.sockets[0]);
 	LIST_FOREACH (link, &d->links, entry) {
-		session_network_changed(link->session, now_us);
-		session_gathered(link->session, now_us);
+		session_network_changed(link->session, link_now_us(link));
+		session_gathered(link->session, link_now_us(link));
 		links_pump(link);
 	}
 }

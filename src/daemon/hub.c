@@ -32,7 +32,6 @@ struct hub_link *hub_own(struct daemon *d, const struct identity *identity)
 
 static void wake_links(struct hub_link *h)
 {
-	const uint64_t now_us = net_loop_now_us(h->daemon->loop);
 	struct link *link, *next;
 
 	for (link = LIST_FIRST(&h->daemon->links); link; link = next) {
@@ -42,7 +41,7 @@ static void wake_links(struct hub_link *h)
 		if (link->ask_hub == h && !link->ask_sent)
 			ask_send(h, link);
 		else if (!strcmp(link->peer->address.domain, h->domain))
-			session_wake(link->session, now_us);
+			session_wake(link->session, link_now_us(link));
 		links_pump(link);
 	}
 }
@@ -133,12 +132,11 @@ static void on_event(void *user, struct serverlink *l, const struct q2q_event *e
 /* Sessions that went through here must know; those that wait for it fail for now. */
 static void drop_links(struct hub_link *h, bool fail)
 {
-	const uint64_t now_us = net_loop_now_us(h->daemon->loop);
 	struct link *link, *next;
 
 	for (link = LIST_FIRST(&h->daemon->links); link; link = next) {
 		next = LIST_NEXT(link, entry);
-		session_route_lost(link->session, h, now_us);
+		session_route_lost(link->session, h, link_now_us(link));
 		if (link->ask_hub == h && fail)
 			ask_failed(link, ask_why(&h->problem), &h->problem);
 		links_pump(link);

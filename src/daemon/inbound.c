@@ -98,7 +98,7 @@ static void on_inbound(struct hub_link *h, const struct q2q_event *event)
 		memcpy(request, call->inbound.request.data, OFFER_ID_BYTES);
 	inbound.request = request;
 	inbound.peer_cert = cert;
-	r = session_inbound(link->session, &inbound, &reply, net_loop_now_us(h->daemon->loop));
+	r = session_inbound(link->session, &inbound, &reply, link_now_us(link));
 	index_update(link); /* signals may be right behind */
 	if (r)
 		answer_empty(h, event->ask, r == SESSION_BUSY ? "busy" : NULL);
@@ -128,7 +128,7 @@ static void on_told(struct hub_link *h, const struct q2q_event *event)
 
 	if (!text_of(id, text))
 		return;
-	link = index_find(h->daemon, SESSION_NAME_ID, text, OFFER_ID_BYTES);
+	link = index_find(&h->daemon->workers[0], SESSION_NAME_ID, text, OFFER_ID_BYTES);
 	if (!link)
 		return;
 	if (event->command == Q2Q_GONE) {

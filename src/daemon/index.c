@@ -18,7 +18,7 @@ static void enter(struct link *link, struct link_name *entry, const struct sessi
 {
 	entry->name = *name;
 	entry->link = link;
-	HASH_ADD_BYHASHVALUE(hh, link->daemon->names_index, name, sizeof(entry->name),
+	HASH_ADD_BYHASHVALUE(hh, link->worker->names_index, name, sizeof(entry->name),
 			     hash_of(link->daemon, name), entry);
 	/* Without memory it is entered by one of the next pumps. */
 	entry->entered = entry->hh.tbl != NULL;
@@ -26,12 +26,12 @@ static void enter(struct link *link, struct link_name *entry, const struct sessi
 
 static void take_out(struct link *link, struct link_name *entry)
 {
-	struct daemon *d = link->daemon;
+	struct worker *w = link->worker;
 
-	if (d->last_found == entry)
-		d->last_found = NULL;
+	if (w->last_found == entry)
+		w->last_found = NULL;
 	if (entry->entered)
-		HASH_DELETE(hh, d->names_index, entry);
+		HASH_DELETE(hh, w->names_index, entry);
 	entry->entered = false;
 }
 
@@ -57,19 +57,19 @@ void index_update(struct link *link)
 	}
 }
 
-struct link *index_find(struct daemon *d, enum session_name_kind kind, const void *bytes,
+struct link *index_find(struct worker *w, enum session_name_kind kind, const void *bytes,
 			size_t n_bytes)
 {
 	struct session_name name = { .kind = (uint8_t)kind };
-	struct link_name *entry = d->last_found;
+	struct link_name *entry = w->last_found;
 
 	memcpy(name.bytes, bytes, n_bytes);
 	/* Most come in trains. */
 	if (!entry || memcmp(&entry->name, &name, sizeof(name)) != 0)
-		HASH_FIND_BYHASHVALUE(hh, d->names_index, &name, sizeof(name), hash_of(d, &name),
-				      entry);
+		HASH_FIND_BYHASHVALUE(hh, w->names_index, &name, sizeof(name),
+				      hash_of(w->daemon, &name), entry);
 	if (!entry)
 		return NULL;
-	d->last_found = entry;
+	w->last_found = entry;
 	return entry->link;
 }

@@ -3,6 +3,7 @@
  * each part has its own section here and its own file:
  *
  *   daemon.c      the loop, start, stop, the monitor's socket
+ *   workers.c     who moves packets
  *   files.c       the state directory             identities.c  who we are
  *   domains.c     pinned domains                  peers.c       whom we know
  *   requests.c    who asked in vain               serverlink.c  one control connection
@@ -39,6 +40,7 @@
 #include <uthash.h>
 
 struct daemon;
+struct worker;
 struct hub_link;
 struct link;
 struct op;
@@ -274,6 +276,7 @@ struct link_name {
 /* What one peer's tunnel is made of, while there is something going on. */
 struct link {
 	struct daemon *daemon;
+	struct worker *worker; /* for its life */
 	struct peer *peer;
 	struct identity *identity;
 	struct session *session;
@@ -327,7 +330,7 @@ void links_free(struct link *link);
 void links_pump(struct link *link);
 void links_pump_now(struct link *link);
 /* UDP takes datagrams again: those that waited go on, in their order. */
-void links_pump_waiting(struct daemon *d);
+void links_pump_waiting(struct worker *w);
 /* The monitor answered. */
 void links_on_reply(struct daemon *d, const struct tun_reply *reply, int fd);
 /* Frees what is down and not wanted, closes what is allowed no longer. Returns when somebody's
@@ -340,9 +343,9 @@ void links_attempt_failed(struct link *link, enum session_why why, const struct 
 /* "direct-udp", "relay-udp", "relay-tcp", or "none". */
 const char *status_path_kind(const struct session_status *s);
 /* The object of `status`. */
-json_t *links_status(struct daemon *d, struct peer *peer);
+json_t *links_status(struct peer *peer);
 /* The same with all candidates, pairs and paths. */
-json_t *links_status_full(struct daemon *d, struct peer *peer);
+json_t *links_status_full(struct peer *peer);
 /* doctor.c: program, version and system in one line. */
 struct utsname;
 void doctor_about(const struct utsname *names, char *out, size_t out_bytes);
@@ -354,7 +357,7 @@ bool links_problem(struct link *link, struct problem *ret_problem);
 /* index.c: after input to the session; before it is freed; n_bytes up to OFFER_ID_BYTES. */
 void index_update(struct link *link);
 void index_remove(struct link *link);
-struct link *index_find(struct daemon *d, enum session_name_kind kind, const void *bytes,
+struct link *index_find(struct worker *w, enum session_name_kind kind, const void *bytes,
 			size_t n_bytes);
 
 /* ---- UDP ---- */
@@ -362,7 +365,7 @@ struct link *index_find(struct daemon *d, enum session_name_kind kind, const voi
 #define UDP_SOCKETS_MAX 64
 
 struct udp_socket {
-	struct daemon *daemon;
+	struct worker *worker;
 	struct net_udp *udp; /* NULL: this number is free */
 	uint8_t number;
 	struct link *owner; /* NULL: the main socket, of all */
@@ -376,27 +379,28 @@ struct udp {
 	uint64_t n_strange; /* datagrams for nobody */
 };
 
-int udp_start(struct daemon *d);
-void udp_stop(struct daemon *d);
+int udp_start(struct worker *w);
+void udp_stop(struct worker *w);
 /* A socket on a fresh port for one link; -EMFILE: too many. */
-int udp_open(struct daemon *d, struct link *owner, struct udp_socket **ret_socket);
-void udp_close(struct daemon *d, uint8_t number);
+int udp_open(struct link *owner, struct udp_socket **ret_socket);
+void udp_close(struct worker *w, uint8_t number);
 /* Takes a socket of a volley over as one of that link; -EMFILE: too many. */
-int udp_adopt(struct daemon *d, struct link *owner, struct net_udp *udp,
-	      struct udp_socket **ret_socket);
-/* Where this machine would send from to get there, with the port of that socket. */
-struct endpoint udp_local_for(const struct daemon *d, uint8_t number,
-			      const struct endpoint *remote);
-void udp_send(struct daemon *d, struct link *link, const struct session_send *send);
+int udp_adopt(struct link *owner, struct net_udp *udp, struct udp_socket **ret_socket);
+/* Of the main sockets. */
+uint16_t udp_port(const struct daemon *d);
+/* Where this machine would send from to get there, with that port. */
+struct endpoint udp_local_for(uint16_t port, const struct endpoint *remote);
+void udp_send(struct link *link, const struct session_send *send);
 
 /* ---- volleys: see NAT_EVENT_WANT_VOLLEY ---- */
 
 struct volley;
 
-/* Opens them for a link, which is told how many there are: none, while another link has some. */
+/* Opens them for a link, which is told how many there are: none, while another link of its
+ * worker has some. */
 void volley_open(struct link *link, unsigned n_sockets);
 /* Closes those of that link; NULL: anyone's. */
-void volley_close(struct daemon *d, const struct link *link);
+void volley_close(struct worker *w, const struct link *link);
 void volley_send(struct link *link, const struct session_send *send);
 
 /* ---- our addresses ---- */
@@ -407,7 +411,7 @@ void volley_send(struct link *link, const struct session_send *send);
 /* One question to one STUN server from one socket. */
 struct gather_try {
 	bool used, done;
-	uint8_t socket;
+	struct udp_socket *socket;
 	struct endpoint server;
 	struct stun_client client;
 };
@@ -453,11 +457,11 @@ void gather_restart(struct daemon *d);
 void gather_tell(struct daemon *d, struct link *link);
 /* A link's fresh socket: its addresses, then STUN. */
 void gather_socket(struct daemon *d, struct udp_socket *socket);
-void gather_forget_socket(struct daemon *d, uint8_t socket);
+void gather_forget_socket(struct udp_socket *socket);
 /* Changes when this machine's addresses, or the ones it would send from, do. */
 uint64_t gather_signature(struct daemon *d);
-bool gather_input(struct daemon *d, uint8_t socket, const struct endpoint *from,
-		  const uint8_t *data, size_t n_bytes);
+bool gather_input(struct udp_socket *socket, const struct endpoint *from, const uint8_t *data,
+		  size_t n_bytes);
 
 /* ---- the gateway's port for us ---- */
 
@@ -590,11 +594,44 @@ void upkeep_save(struct daemon *d, struct peer *peer);
 void upkeep_freed(struct daemon *d, size_t n_bytes);
 #define UPKEEP_HANDSHAKE_BYTES ((size_t)64 << 10) /* about what TLS leaves behind */
 
+/* ---- workers ---- */
+
+#define WORKERS_MAX 16
+
+/*
+ * The data plane of some links: what the packets of a link touch on their way between its device
+ * and the network. It belongs to one thread; the first worker's is also the thread of all the
+ * rest, the control plane.
+ */
+struct worker {
+	struct daemon *daemon;
+	unsigned number; /* index in daemon.workers */
+	struct net_loop *loop;
+	struct udp udp;
+	struct volley *volley; /* NULL: none is open */
+	struct link_queue waiting_udp;
+	struct link_name *names_index, *last_found;
+	struct session_scratch *scratch; /* of all its sessions */
+	struct ptcp_memory memory;       /* its share */
+	unsigned n_links;
+	uint8_t discard[TUN_FRAME_BYTES]; /* read and thrown away */
+};
+
+/* Loops and memory of all workers. On a fault workers_fini() frees what is there. */
+int workers_init(struct daemon *d);
+void workers_fini(struct daemon *d); /* NULLs are fine */
+/* The one with the fewest links, for one more. */
+struct worker *workers_choose(struct daemon *d);
+/* The time of its worker: sessions see no other. */
+uint64_t link_now_us(const struct link *link);
+
 /* ---- the daemon ---- */
 
 struct daemon {
 	const struct daemon_options *options;
-	struct net_loop *loop;
+	struct worker workers[WORKERS_MAX];
+	unsigned n_workers;
+	struct net_loop *loop; /* of the control plane, and of the first worker */
 	struct net_resolver *resolver;
 	struct net_changes *changes;
 	struct identities identities;
@@ -606,13 +643,7 @@ struct daemon {
 	struct hub_list hubs;
 	struct link_list links;
 	struct link *slots[TUN_SLOTS_MAX];
-	struct link_queue waiting_udp;
-	struct link_name *names_index, *last_found;
-	struct session_scratch *scratch; /* of all sessions */
-	struct ptcp_memory memory;
-	struct udp udp;
 	struct portmap portmap;
-	struct volley *volley; /* NULL: none is open */
 	struct gather gather;
 	struct logring log;
 
@@ -626,7 +657,7 @@ struct daemon {
 	STAILQ_HEAD(, waiting_request) monitor_waiting; /* requests that it has no room for yet */
 	unsigned n_monitor_waiting;
 	struct net_timer alive, sweep, trim, save, stop_timer;
-	size_t freed_bytes; /* of d->memory, not yet given back to the system */
+	size_t freed_bytes; /* of messages, not yet given back to the system */
 	uint32_t monitor_id;
 	uint64_t next_cookie;
 	struct hash_seed seed;

@@ -22,8 +22,7 @@ void links_attempt_failed(struct link *link, enum session_why why, const struct 
 		log_info("%s: %s", link->peer->address.text, problem->error);
 	link->problem = *problem;
 	memcpy(request, link->asking, sizeof(request));
-	session_answer_failed(link->session, request, why, problem->error,
-			      net_loop_now_us(link->daemon->loop));
+	session_answer_failed(link->session, request, why, problem->error, link_now_us(link));
 	links_pump(link);
 	control_link_changed(link->daemon, link);
 }
@@ -176,15 +175,15 @@ static void want_socket(struct link *link)
 {
 	struct udp_socket *socket;
 
-	if (!udp_open(link->daemon, link, &socket))
+	if (!udp_open(link, &socket))
 		gather_socket(link->daemon, socket);
 }
 
 static void socket_unused(struct link *link, uint8_t number)
 {
-	session_remove_socket(link->session, number, net_loop_now_us(link->daemon->loop));
+	session_remove_socket(link->session, number, link_now_us(link));
 	if (number != 0)
-		udp_close(link->daemon, number);
+		udp_close(link->worker, number);
 }
 
 static void on_session_event(struct link *link, const struct session_event *event)
@@ -216,7 +215,7 @@ static void on_session_event(struct link *link, const struct session_event *even
 		volley_open(link, event->n_sockets);
 		return;
 	case SESSION_EVENT_VOLLEY_DONE:
-		volley_close(link->daemon, link);
+		volley_close(link->worker, link);
 		return;
 	case SESSION_EVENT_SOCKET_UNUSED:
 		if (event->socket != 0)
@@ -234,13 +233,13 @@ static void wait_for_udp(struct link *link)
 	if (link->waits_udp)
 		return;
 	link->waits_udp = true;
-	TAILQ_INSERT_TAIL(&link->daemon->waiting_udp, link, udp_entry);
+	TAILQ_INSERT_TAIL(&link->worker->waiting_udp, link, udp_entry);
 }
 
 static void wait_no_more(struct link *link)
 {
 	if (link->waits_udp)
-		TAILQ_REMOVE(&link->daemon->waiting_udp, link, udp_entry);
+		TAILQ_REMOVE(&link->worker->waiting_udp, link, udp_entry);
 	link->waits_udp = false;
 }
 
@@ -249,7 +248,7 @@ static bool move_datagrams(struct link *link, uint64_t now_us)
 	struct session_send send;
 	bool moved = false;
 
-	for (unsigned i = 0; i < PUMP_ROUNDS_MAX && !link->daemon->udp.blocked; i++) {
+	for (unsigned i = 0; i < PUMP_ROUNDS_MAX && !link->worker->udp.blocked; i++) {
 		if (!session_output(link->session, &send, now_us))
 			return moved;
 		moved = true;
@@ -257,10 +256,10 @@ static bool move_datagrams(struct link *link, uint64_t now_us)
 			hub_signal(link->daemon, send.route, send.id, send.data, send.n_bytes,
 				   true);
 		else
-			udp_send(link->daemon, link, &send);
+			udp_send(link, &send);
 	}
 	/* There is more: after the others. */
-	if (!link->daemon->udp.blocked)
+	if (!link->worker->udp.blocked)
 		links_pump(link);
 	else
 		wait_for_udp(link);
@@ -269,7 +268,7 @@ static bool move_datagrams(struct link *link, uint64_t now_us)
 
 void links_pump_now(struct link *link)
 {
-	const uint64_t now_us = net_loop_now_us(link->daemon->loop);
+	const uint64_t now_us = link_now_us(link);
 	struct session_signal_out signal;
 	struct session_event event;
 	struct session_frame frame;
@@ -303,12 +302,12 @@ static void on_soon(void *user)
 static void on_timer(void *user, uint64_t now_us)
 {
 	struct link *link = user;
-	struct daemon *d = link->daemon;
-	const size_t held_bytes = d->memory.held_bytes;
+	const struct ptcp_memory *memory = &link->worker->memory;
+	const size_t held_bytes = memory->held_bytes;
 
 	session_tick(link->session, now_us);
-	if (d->memory.held_bytes < held_bytes)
-		upkeep_freed(d, held_bytes - d->memory.held_bytes);
+	if (memory->held_bytes < held_bytes)
+		upkeep_freed(link->daemon, held_bytes - memory->held_bytes);
 	links_pump_now(link);
 }
 
@@ -317,11 +316,11 @@ void links_pump(struct link *link)
 	net_soon_queue(&link->pump);
 }
 
-void links_pump_waiting(struct daemon *d)
+void links_pump_waiting(struct worker *w)
 {
 	struct link *link;
 
-	while ((link = TAILQ_FIRST(&d->waiting_udp))) {
+	while ((link = TAILQ_FIRST(&w->waiting_udp))) {
 		wait_no_more(link);
 		links_pump(link);
 	}
@@ -377,8 +376,8 @@ static void trace(void *user, const char *what, const char *from, const char *to
 static int make_session(struct link *link)
 {
 	const struct session_config config = {
-		.scratch = link->daemon->scratch,
-		.memory = &link->daemon->memory,
+		.scratch = link->worker->scratch,
+		.memory = &link->worker->memory,
 		.own_address = link->identity->address.text,
 		.peer_address = link->peer->address.text,
 		.device = link->daemon->device,
@@ -398,7 +397,7 @@ static int make_session(struct link *link)
 		.flow_seed = link->daemon->seed,
 	};
 
-	return session_new(&config, net_loop_now_us(link->daemon->loop), &link->session);
+	return session_new(&config, link_now_us(link), &link->session);
 }
 
 static int link_make(struct daemon *d, struct peer *peer, struct identity *identity,
@@ -410,14 +409,15 @@ static int link_make(struct daemon *d, struct peer *peer, struct identity *ident
 	if (!link)
 		return -ENOMEM;
 	link->daemon = d;
+	link->worker = workers_choose(d);
 	link->peer = peer;
 	link->identity = identity;
 	link->tun_fd = -1;
 	link->since_s = wall_clock_s();
 	while (link->slot < TUN_SLOTS_MAX && d->slots[link->slot])
 		link->slot++;
-	net_timer_init(&link->timer, d->loop, on_timer, link);
-	net_soon_init(&link->pump, d->loop, on_soon, link);
+	net_timer_init(&link->timer, link->worker->loop, on_timer, link);
+	net_soon_init(&link->pump, link->worker->loop, on_soon, link);
 	r = link->slot < TUN_SLOTS_MAX ? link_choose_addresses(link) : -ENOSPC;
 	if (!r)
 		r = make_session(link);
@@ -426,10 +426,11 @@ static int link_make(struct daemon *d, struct peer *peer, struct identity *ident
 		return r;
 	}
 	LIST_INSERT_HEAD(&d->links, link, entry);
+	link->worker->n_links++;
 	d->slots[link->slot] = link;
 	upkeep_soon(d);
 	peer->link = link;
-	session_set_path_mode(link->session, peer->path_mode, net_loop_now_us(d->loop));
+	session_set_path_mode(link->session, peer->path_mode, link_now_us(link));
 	gather_tell(d, link);
 	r = link_device_ask(link);
 	if (r) {
@@ -483,7 +484,7 @@ struct link *links_get_called(struct daemon *d, struct peer *peer, struct identi
 	}
 	link = get_as(d, peer, identity, ret_problem);
 	if (link && link != before && peer->wanted)
-		session_want(link->session, true, net_loop_now_us(d->loop));
+		session_want(link->session, true, link_now_us(link));
 	return link;
 }
 
@@ -509,9 +510,9 @@ void links_free(struct link *link)
 	if (!link)
 		return;
 	for (unsigned i = 1; i < UDP_SOCKETS_MAX; i++)
-		if (link->daemon->udp.sockets[i].owner == link)
-			udp_close(link->daemon, (uint8_t)i);
-	volley_close(link->daemon, link);
+		if (link->worker->udp.sockets[i].owner == link)
+			udp_close(link->worker, (uint8_t)i);
+	volley_close(link->worker, link);
 	link_device_close(link);
 	net_timer_disarm(&link->timer);
 	net_soon_cancel(&link->pump);
@@ -520,6 +521,7 @@ void links_free(struct link *link)
 	session_free(link->session);
 	crypto_cert_unref(link->offered_peer);
 	LIST_REMOVE(link, entry);
+	link->worker->n_links--;
 	link->daemon->slots[link->slot] = NULL;
 	link->peer->link = NULL;
 	free(link);
@@ -541,9 +543,9 @@ void links_start_wanted(struct daemon *d)
 			continue;
 		}
 		if (peer->wanted)
-			session_want(link->session, true, net_loop_now_us(d->loop));
+			session_want(link->session, true, link_now_us(link));
 		else
-			session_nudge(link->session, net_loop_now_us(d->loop));
+			session_nudge(link->session, link_now_us(link));
 		links_pump(link);
 	}
 }
@@ -570,11 +572,10 @@ int64_t links_sweep(struct daemon *d)
 	for (link = LIST_FIRST(&d->links); link; link = next) {
 		next = LIST_NEXT(link, entry);
 		if (!still_trusted(link)) {
-			session_close(link->session, SESSION_CLOSE_DENIED,
-				      net_loop_now_us(d->loop));
+			session_close(link->session, SESSION_CLOSE_DENIED, link_now_us(link));
 			/* And what was agreed on with its server comes to nothing. */
 			if (!link->peer->wanted)
-				session_want(link->session, false, net_loop_now_us(d->loop));
+				session_want(link->session, false, link_now_us(link));
 			links_pump(link);
 		}
 		if (link->peer->allowed && link->peer->allowed_until_s > 0)

@@ -35,7 +35,8 @@ src_daemon_libdaemon_la_SOURCES = \
 	src/daemon/status.c \
 	src/daemon/udp.c \
 	src/daemon/upkeep.c \
-	src/daemon/volley.c
+	src/daemon/volley.c \
+	src/daemon/workers.c
 
 sbin_PROGRAMS += src/daemon/q2q-tund
 src_daemon_q2q_tund_SOURCES = src/daemon/daemon.c

@@ -63,7 +63,7 @@ void portmap_tell(struct daemon *d, struct link *link)
 	struct nat_candidate c;
 
 	if (candidate_of(&d->portmap, &c))
-		session_add_local(link->session, &c, net_loop_now_us(d->loop));
+		session_add_local(link->session, &c, link_now_us(link));
 }
 
 static void tell_all(struct daemon *d)
@@ -170,7 +170,7 @@ void portmap_restart(struct daemon *d)
 		give_back(p);
 		return;
 	}
-	local = udp_local_for(d, 0, &gateway);
+	local = udp_local_for(udp_port(d), &gateway);
 	if (p->client.state != NAT_PORTMAP_IDLE && endpoint_equal(&p->gateway, &gateway) &&
 	    ip_equal(&p->local, &local.ip)) {
 		tell_all(d);

@@ -12,7 +12,12 @@ const char *status_path_kind(const struct session_status *s)
 	return s->relay_udp ? "relay-udp" : "relay-tcp";
 }
 
-static json_t *status_path(struct daemon *d, const struct session_status *s)
+static uint16_t port_of(const struct link *link, uint8_t socket)
+{
+	return socket < UDP_SOCKETS_MAX ? link->worker->udp.sockets[socket].local.port : 0;
+}
+
+static json_t *status_path(const struct link *link, const struct session_status *s)
 {
 	struct endpoint from;
 	char local[ENDPOINT_TEXT_BYTES] = "", remote[ENDPOINT_TEXT_BYTES] = "";
@@ -20,7 +25,7 @@ static json_t *status_path(struct daemon *d, const struct session_status *s)
 	if (s->state != SESSION_UP || !s->has_path)
 		return json_null();
 	if (!s->relay || s->relay_udp) {
-		from = udp_local_for(d, s->socket, &s->remote);
+		from = udp_local_for(port_of(link, s->socket), &s->remote);
 		endpoint_format(&from, local);
 		endpoint_format(&s->remote, remote);
 	}
@@ -107,7 +112,7 @@ static json_t *status_detail(const struct link *link, const struct session_statu
 		"queue", status_queue(&s->ptcp));
 }
 
-json_t *links_status(struct daemon *d, struct peer *peer)
+json_t *links_status(struct peer *peer)
 {
 	char v4[IP_TEXT_BYTES], v6[IP_TEXT_BYTES];
 	struct link *link = peer->link;
@@ -122,7 +127,7 @@ json_t *links_status(struct daemon *d, struct peer *peer)
 			 "address", peer->address.text, "state", state_text(peer, &s), "interface",
 			 link->device == DEVICE_READY ? link->ifname : NULL, "ipv4",
 			 ip4_text(link->shown.peer4, v4), "ipv6", ip6_text(link->shown.peer6, v6),
-			 "path", status_path(d, &s), "since", (json_int_t)link->since_s,
+			 "path", status_path(link, &s), "since", (json_int_t)link->since_s,
 			 "bytes_sent", (json_int_t)s.tun_sent_bytes, "bytes_received",
 			 (json_int_t)s.tun_received_bytes, "packets_lost",
 			 (json_int_t)s.ptcp.packets_lost, "packets_retransmitted",
@@ -134,12 +139,7 @@ json_t *links_status(struct daemon *d, struct peer *peer)
 
 /* ---- everything ---- */
 
-static uint16_t port_of(const struct daemon *d, uint8_t socket)
-{
-	return socket < UDP_SOCKETS_MAX ? d->udp.sockets[socket].local.port : 0;
-}
-
-static json_t *candidates_json(const struct daemon *d, const struct nat_candidate *list, size_t n,
+static json_t *candidates_json(const struct link *link, const struct nat_candidate *list, size_t n,
 			       bool own)
 {
 	json_t *array = json_array();
@@ -152,7 +152,8 @@ static json_t *candidates_json(const struct daemon *d, const struct nat_candidat
 				  c->kind == NAT_RELAY ? "" : endpoint_format(&c->endpoint, text));
 
 		if (own && c->kind != NAT_RELAY)
-			json_object_set_new(one, "local_port", json_integer(port_of(d, c->socket)));
+			json_object_set_new(one, "local_port",
+					    json_integer(port_of(link, c->socket)));
 		if (own && c->kind == NAT_REFLEXIVE && c->server.ip.family != FAMILY_NONE)
 			json_object_set_new(one, "seen_by",
 					    json_string(endpoint_format(&c->server, server)));
@@ -161,24 +162,23 @@ static json_t *candidates_json(const struct daemon *d, const struct nat_candidat
 	return array;
 }
 
-static json_t *local_json(const struct daemon *d, const struct link *link)
+static json_t *local_json(struct link *link)
 {
 	struct nat_candidate list[NAT_LOCAL_MAX];
 
-	return candidates_json(d, list, session_nat_local(link->session, list, ARRAY_SIZE(list)),
+	return candidates_json(link, list, session_nat_local(link->session, list, ARRAY_SIZE(list)),
 			       true);
 }
 
-static json_t *remote_json(const struct daemon *d, const struct link *link)
+static json_t *remote_json(struct link *link)
 {
 	struct nat_candidate list[NAT_REMOTE_MAX];
 
-	return candidates_json(d, list, session_nat_remote(link->session, list, ARRAY_SIZE(list)),
-			       false);
+	return candidates_json(link, list,
+			       session_nat_remote(link->session, list, ARRAY_SIZE(list)), false);
 }
 
-static json_t *pairs_json(const struct daemon *d, const struct link *link,
-			  const struct session_status *s)
+static json_t *pairs_json(struct link *link, const struct session_status *s)
 {
 	struct nat_pair_info list[NAT_PAIRS_MAX];
 	const size_t n = session_nat_pairs(link->session, list, ARRAY_SIZE(list));
@@ -190,7 +190,7 @@ static json_t *pairs_json(const struct daemon *d, const struct link *link,
 
 		json_array_append_new(
 			array, json_pack("{s:i,s:s,s:s,s:s,s:s,s:i,s:b,s:I,s:b,s:b}", "local_port",
-					 port_of(d, p->socket), "remote",
+					 port_of(link, p->socket), "remote",
 					 endpoint_format(&p->remote, text), "kind",
 					 nat_candidate_kind_name(p->remote_kind), "state",
 					 nat_pair_state_name(p->state), "reason", p->reason, "sent",
@@ -236,18 +236,18 @@ static json_t *paths_json(const struct link *link)
 	return array;
 }
 
-json_t *links_status_full(struct daemon *d, struct peer *peer)
+json_t *links_status_full(struct peer *peer)
 {
-	json_t *status = links_status(d, peer);
+	json_t *status = links_status(peer);
 	struct session_status s;
 
 	if (!status || !peer->link)
 		return status;
 	session_get_status(peer->link->session, &s);
 	json_object_set_new(status, "about", json_string(s.about));
-	json_object_set_new(status, "local", local_json(d, peer->link));
-	json_object_set_new(status, "remote", remote_json(d, peer->link));
-	json_object_set_new(status, "pairs", pairs_json(d, peer->link, &s));
+	json_object_set_new(status, "local", local_json(peer->link));
+	json_object_set_new(status, "remote", remote_json(peer->link));
+	json_object_set_new(status, "pairs", pairs_json(peer->link, &s));
 	json_object_set_new(status, "paths", paths_json(peer->link));
 	return status;
 }

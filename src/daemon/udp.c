@@ -17,35 +17,35 @@ static bool is_channel(const uint8_t *data, size_t n_bytes)
 }
 
 /* Bytes 1..8 name whose it is, whatever it is. */
-static struct link *find_link(struct daemon *d, const uint8_t *data, size_t n_bytes)
+static struct link *find_link(struct worker *w, const uint8_t *data, size_t n_bytes)
 {
 	if ((data[0] & 0xc0) == 0x80)
-		return index_find(d, SESSION_NAME_TAG, data + 1, NAT_TAG_BYTES);
+		return index_find(w, SESSION_NAME_TAG, data + 1, NAT_TAG_BYTES);
 	if (ptcp_is_packet(data, n_bytes))
-		return index_find(d, SESSION_NAME_CID, ptcp_packet_cid(data), PTCP_CID_BYTES);
+		return index_find(w, SESSION_NAME_CID, ptcp_packet_cid(data), PTCP_CID_BYTES);
 	return is_channel(data, n_bytes)
-		       ? index_find(d, SESSION_NAME_CHANNEL, data + 1, Q2Q_CHANNEL_BYTES)
+		       ? index_find(w, SESSION_NAME_CHANNEL, data + 1, Q2Q_CHANNEL_BYTES)
 		       : NULL;
 }
 
 static void input(struct udp_socket *s, struct net_udp_packet *packet, uint8_t *data,
 		  size_t n_bytes, uint64_t now_us)
 {
-	struct daemon *d = s->daemon;
+	struct worker *w = s->worker;
 	struct link *link = NULL;
 
 	if (n_bytes < SHORTEST_DATAGRAM) {
-		d->udp.n_strange++;
+		w->udp.n_strange++;
 		return;
 	}
 	if (data[0] < 4) {
-		if (!gather_input(d, s->number, &packet->from, data, n_bytes))
-			d->udp.n_strange++;
+		if (!gather_input(s, &packet->from, data, n_bytes))
+			w->udp.n_strange++;
 		return;
 	}
-	link = find_link(d, data, n_bytes);
+	link = find_link(w, data, n_bytes);
 	if (!link) {
-		d->udp.n_strange++;
+		w->udp.n_strange++;
 		return;
 	}
 	if (is_channel(data, n_bytes))
@@ -76,11 +76,11 @@ static void on_writable(void *user, struct net_udp *udp)
 	struct udp_socket *s = user;
 
 	(void)udp;
-	s->daemon->udp.blocked = false;
-	links_pump_waiting(s->daemon);
+	s->worker->udp.blocked = false;
+	links_pump_waiting(s->worker);
 }
 
-void udp_send(struct daemon *d, struct link *link, const struct session_send *send)
+void udp_send(struct link *link, const struct session_send *send)
 {
 	const struct net_udp_send out = {
 		.to = send->to,
@@ -91,8 +91,8 @@ void udp_send(struct daemon *d, struct link *link, const struct session_send *se
 		.dscp = send->dscp,
 		.ttl = send->ttl,
 	};
-	struct udp_socket *s =
-		send->socket < UDP_SOCKETS_MAX ? &d->udp.sockets[send->socket] : NULL;
+	struct udp *udp = &link->worker->udp;
+	struct udp_socket *s = send->socket < UDP_SOCKETS_MAX ? &udp->sockets[send->socket] : NULL;
 	int r;
 
 	if (send->volley) {
@@ -103,15 +103,20 @@ void udp_send(struct daemon *d, struct link *link, const struct session_send *se
 		return;
 	r = net_udp_send(s->udp, &out);
 	if (r == NET_UDP_BLOCKED)
-		d->udp.blocked = true;
+		udp->blocked = true;
 	else if (r == -EMSGSIZE)
-		session_too_big(link->session, send, net_loop_now_us(d->loop));
+		session_too_big(link->session, send, link_now_us(link));
 	/* Others: the path does not work now, and its silence will show it. */
 }
 
-struct endpoint udp_local_for(const struct daemon *d, uint8_t number, const struct endpoint *remote)
+uint16_t udp_port(const struct daemon *d)
 {
-	struct endpoint local = { .port = d->udp.sockets[number].local.port }, found;
+	return d->workers[0].udp.sockets[0].local.port;
+}
+
+struct endpoint udp_local_for(uint16_t port, const struct endpoint *remote)
+{
+	struct endpoint local = { .port = port }, found;
 	struct sockaddr_storage sa;
 	socklen_t sa_bytes = (socklen_t)endpoint_to_sockaddr(remote, false, &sa);
 	_cleanup_(closep) int fd = socket(sa.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -148,14 +153,14 @@ static void socket_opened(struct udp_socket *s)
 	s->ipv6 = net_udp_has_family(s->udp, FAMILY_IPV6);
 }
 
-static int open_socket(struct daemon *d, struct udp_socket *s, uint8_t number, uint16_t port)
+static int open_socket(struct worker *w, struct udp_socket *s, uint8_t number, uint16_t port)
 {
 	struct net_udp_config config;
 	int r;
 
-	*s = (struct udp_socket){ .daemon = d, .number = number };
+	*s = (struct udp_socket){ .worker = w, .number = number };
 	config = config_of(s, port);
-	r = net_udp_new(d->loop, &config, &s->udp);
+	r = net_udp_new(w->loop, &config, &s->udp);
 	if (r) {
 		s->udp = NULL;
 		return r;
@@ -164,10 +169,10 @@ static int open_socket(struct daemon *d, struct udp_socket *s, uint8_t number, u
 	return 0;
 }
 
-int udp_start(struct daemon *d)
+int udp_start(struct worker *w)
 {
-	const uint16_t port = (uint16_t)d->options->port;
-	int r = open_socket(d, &d->udp.sockets[0], 0, port);
+	const uint16_t port = (uint16_t)w->daemon->options->port;
+	int r = open_socket(w, &w->udp.sockets[0], 0, port);
 
 	if (r)
 		log_error("cannot open UDP port %u: %s%s", port, strerror(-r),
@@ -176,33 +181,34 @@ int udp_start(struct daemon *d)
 				    "for any"
 				  : "");
 	else
-		log_info("UDP port %u", d->udp.sockets[0].local.port);
+		log_info("UDP port %u", w->udp.sockets[0].local.port);
 	return r;
 }
 
-void udp_stop(struct daemon *d)
+void udp_stop(struct worker *w)
 {
-	volley_close(d, NULL);
+	volley_close(w, NULL);
 	for (unsigned i = 0; i < UDP_SOCKETS_MAX; i++)
-		udp_close(d, (uint8_t)i);
+		udp_close(w, (uint8_t)i);
 }
 
 /* NULL: all are in use. */
-static struct udp_socket *free_socket(struct daemon *d, uint8_t *ret_number)
+static struct udp_socket *free_socket(struct worker *w, uint8_t *ret_number)
 {
 	for (unsigned i = 1; i < UDP_SOCKETS_MAX; i++)
-		if (!d->udp.sockets[i].udp) {
+		if (!w->udp.sockets[i].udp) {
 			*ret_number = (uint8_t)i;
-			return &d->udp.sockets[i];
+			return &w->udp.sockets[i];
 		}
 	return NULL;
 }
 
-int udp_open(struct daemon *d, struct link *owner, struct udp_socket **ret_socket)
+int udp_open(struct link *owner, struct udp_socket **ret_socket)
 {
+	struct worker *w = owner->worker;
 	uint8_t number;
-	struct udp_socket *s = free_socket(d, &number);
-	const int r = s ? open_socket(d, s, number, 0) : -EMFILE;
+	struct udp_socket *s = free_socket(w, &number);
+	const int r = s ? open_socket(w, s, number, 0) : -EMFILE;
 
 	if (r)
 		return r;
@@ -211,16 +217,16 @@ int udp_open(struct daemon *d, struct link *owner, struct udp_socket **ret_socke
 	return 0;
 }
 
-int udp_adopt(struct daemon *d, struct link *owner, struct net_udp *udp,
-	      struct udp_socket **ret_socket)
+int udp_adopt(struct link *owner, struct net_udp *udp, struct udp_socket **ret_socket)
 {
+	struct worker *w = owner->worker;
 	uint8_t number;
-	struct udp_socket *s = free_socket(d, &number);
+	struct udp_socket *s = free_socket(w, &number);
 	struct net_udp_config config;
 
 	if (!s)
 		return -EMFILE;
-	*s = (struct udp_socket){ .daemon = d, .number = number, .owner = owner, .udp = udp };
+	*s = (struct udp_socket){ .worker = w, .number = number, .owner = owner, .udp = udp };
 	config = config_of(s, 0);
 	net_udp_hand_over(udp, &config);
 	socket_opened(s);
@@ -228,17 +234,17 @@ int udp_adopt(struct daemon *d, struct link *owner, struct net_udp *udp,
 	return 0;
 }
 
-void udp_close(struct daemon *d, uint8_t number)
+void udp_close(struct worker *w, uint8_t number)
 {
-	struct udp_socket *s = &d->udp.sockets[number];
+	struct udp_socket *s = &w->udp.sockets[number];
 
 	if (!s->udp)
 		return;
-	gather_forget_socket(d, number);
+	gather_forget_socket(s);
 	if (net_udp_is_blocked(s->udp)) {
-		d->udp.blocked = false;
-		links_pump_waiting(d);
+		w->udp.blocked = false;
+		links_pump_waiting(w);
 	}
 	net_udp_free(s->udp);
-	*s = (struct udp_socket){ .daemon = d };
+	*s = (struct udp_socket){ .worker = w };
 }

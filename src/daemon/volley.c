@@ -24,8 +24,7 @@ static bool take_over(struct shot *shot, const struct net_udp_packet *packet, ui
 	struct link *link = shot->volley->owner;
 	struct udp_socket *s;
 
-	if (!session_volley_input(link->session, data, n_bytes) ||
-	    udp_adopt(link->daemon, link, shot->udp, &s))
+	if (!session_volley_input(link->session, data, n_bytes) || udp_adopt(link, shot->udp, &s))
 		return false;
 	shot->udp = NULL;
 	session_adopt_socket(link->session, s->number, s->ipv4, s->ipv6, now_us);
@@ -47,7 +46,7 @@ static void on_packets(void *user, struct net_udp *udp, struct net_udp_packet *p
 			return;
 }
 
-static int open_shot(struct volley *v, struct daemon *d)
+static int open_shot(struct volley *v, struct worker *w)
 {
 	struct shot *shot = &v->shots[v->n_shots];
 	const struct net_udp_config config = {
@@ -57,34 +56,34 @@ static int open_shot(struct volley *v, struct daemon *d)
 	};
 
 	shot->volley = v;
-	return net_udp_new(d->loop, &config, &shot->udp);
+	return net_udp_new(w->loop, &config, &shot->udp);
 }
 
 void volley_open(struct link *link, unsigned n_sockets)
 {
-	struct daemon *d = link->daemon;
-	struct volley *v = d->volley ? NULL : calloc(1, sizeof(*v));
+	struct worker *w = link->worker;
+	struct volley *v = w->volley ? NULL : calloc(1, sizeof(*v));
 
 	if (v) {
 		v->owner = link;
-		d->volley = v;
-		while (v->n_shots < min_size(n_sockets, NAT_GUESS_SOCKETS) && !open_shot(v, d))
+		w->volley = v;
+		while (v->n_shots < min_size(n_sockets, NAT_GUESS_SOCKETS) && !open_shot(v, w))
 			v->n_shots++;
 		log_debug("%s: %u sockets are open for guesses", link->peer->address.text,
 			  v->n_shots);
 	}
-	session_volley_opened(link->session, v ? v->n_shots : 0, net_loop_now_us(d->loop));
+	session_volley_opened(link->session, v ? v->n_shots : 0, link_now_us(link));
 }
 
-void volley_close(struct daemon *d, const struct link *link)
+void volley_close(struct worker *w, const struct link *link)
 {
-	struct volley *v = d->volley;
+	struct volley *v = w->volley;
 
 	if (!v || (link && v->owner != link))
 		return;
 	for (unsigned i = 0; i < v->n_shots; i++)
 		net_udp_free(v->shots[i].udp);
-	d->volley = NULL;
+	w->volley = NULL;
 	free(v);
 }
 
@@ -96,7 +95,7 @@ void volley_send(struct link *link, const struct session_send *send)
 		.data_bytes = send->n_bytes,
 		.ttl = send->ttl,
 	};
-	struct volley *v = link->daemon->volley;
+	struct volley *v = link->worker->volley;
 
 	/* What cannot leave is lost; the others do. */
 	if (v && v->owner == link && send->volley_index < v->n_shots &&
