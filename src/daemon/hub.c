@@ -53,6 +53,8 @@ static void hub_ready(struct hub_link *h)
 	h->n_failures = 0;
 	h->problem.code = CTL_DONE;
 	gather_add_server(h->daemon, &h->server->remote);
+	for (size_t i = 0; i < h->server->n_found; i++)
+		gather_add_server(h->daemon, &h->server->found[i]);
 	wake_links(h);
 	control_event(h->daemon, json_pack("{s:s,s:s}", "server", h->domain, "state", "connected"));
 }

@@ -166,6 +166,8 @@ struct serverlink_config {
 	void *user;
 };
 
+enum { SERVERLINK_FOUND_MAX = 4 };
+
 struct serverlink {
 	struct serverlink_config config;
 	char domain[Q2Q_DOMAIN_MAX_BYTES + 1];
@@ -181,6 +183,8 @@ struct serverlink {
 	struct crypto_cert *offered; /* a domain certificate that is not pinned, or differs */
 	bool untrusted_new;          /* failed because nobody said yes to `offered` yet */
 	struct endpoint remote;      /* the server, once connected */
+	struct endpoint found[SERVERLINK_FOUND_MAX]; /* its addresses, as names gave them */
+	size_t n_found;
 	struct problem problem;
 	unsigned busy; /* inside of callbacks */
 	bool dead;     /* freed in one of them */

@@ -392,6 +392,17 @@ static void on_connected(void *user, int error, int fd, const struct endpoint *r
 	leave(l);
 }
 
+/* Two addresses of each family: what they see of us differs where a NAT is, and is of a kind. */
+static void keep_found(struct serverlink *l, const struct net_resolved *result)
+{
+	size_t n[2] = { 0, 0 };
+
+	l->n_found = 0;
+	for (size_t i = 0; i < result->n_endpoints && l->n_found < SERVERLINK_FOUND_MAX; i++)
+		if (n[result->endpoints[i].ip.family == FAMILY_IPV6]++ < SERVERLINK_FOUND_MAX / 2)
+			l->found[l->n_found++] = result->endpoints[i];
+}
+
 static void on_resolved(void *user, const struct net_resolved *result)
 {
 	struct serverlink *l = user;
@@ -410,6 +421,7 @@ static void on_resolved(void *user, const struct net_resolved *result)
 		return;
 	}
 	set_state(l, SERVERLINK_CONNECTING, "found");
+	keep_found(l, result);
 	l->remote = result->endpoints[0]; /* to be named should none of them answer */
 	r = net_connect_new(l->config.daemon->loop, result->endpoints, result->n_endpoints,
 			    CONNECT_TIMEOUT_US, on_connected, l, &l->connect);

@@ -427,12 +427,13 @@ lab_names_by_nss() {
     on "$1" sed -i 's/^hosts:.*/hosts: files q2q dns/' /etc/nsswitch.conf
 }
 
-# lab_register HOST ADDRESS SERVER-HOST: an invited account, its password in /root/password
+# lab_register HOST ADDRESS SERVER-HOST [OPTION...]: an invited account, its password in /root/password
 lab_register() {
-    local invite
-    echo "a password of $2" | on "$1" sh -c 'umask 077; cat >/root/password'
-    invite=$(on "$3" q2q-server --data-dir "$LAB_DATA" invite create) || return
-    on "$1" q2q-tun register "$2" --password-file /root/password --invite "$invite" --yes
+    local host=$1 address=$2 server=$3 invite
+    shift 3
+    echo "a password of $address" | on "$host" sh -c 'umask 077; cat >/root/password'
+    invite=$(on "$server" q2q-server --data-dir "$LAB_DATA" invite create) || return
+    on "$host" q2q-tun register "$address" --password-file /root/password --invite "$invite" --yes "$@"
 }
 
 LAB_SSH_OPTIONS=(-o StrictHostKeyChecking=accept-new -o BatchMode=yes -o ConnectTimeout=10)

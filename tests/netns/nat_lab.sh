@@ -9,6 +9,8 @@
 #   nat_lab_renew A B          both daemons and all NATs between as new, states as they were kept
 #   nat_lab_run A B SECONDS    renew, then nat_measure.py from A to B: one line of JSON
 #
+# NAT_LAB_RTT_MS is the time from each side to each other one and back, and to the server (0).
+#
 # KIND of a side: what lab_nat takes, or
 #   public    no NAT, no firewall             v6        IPv6 alone, behind a stateful firewall
 #   double    easy behind easy                dual      easy, and IPv6 behind a stateful firewall
@@ -23,7 +25,9 @@
 
 declare -gA NAT_LAB_ROUTERS # of a side: "HOST:KIND ..."
 declare -gA NAT_LAB_MADE    # sides that are there
+declare -gA NAT_LAB_REGISTER # options of `register' for a side
 NAT_LAB_N=0
+: "${NAT_LAB_RTT_MS:=0}"
 NAT_LAB_PREFIX64=2001:db8:64:ff9b # not 64:ff9b::/96, which must be found out rather than known
 
 nat_lab_start() {
@@ -36,6 +40,8 @@ nat_lab_start() {
     lab_use_root "$abs_top_builddir/tests/netns/root"
     lab_host core server
     lab_link core 192.0.2.1/24 server 192.0.2.10/24 srv eth0
+    # Two addresses of the server show which NATs map per address.
+    on server ip addr add 192.0.2.11/24 dev eth0
     on core ip addr add 2001:db8::1/64 dev srv
     on server ip addr add 2001:db8::10/64 dev eth0
     on server ip route add default via 192.0.2.1
@@ -53,12 +59,26 @@ table inet far {
 NFT
     spawn core dnsmasq.log dnsmasq --keep-in-foreground --conf-file=/dev/null --no-resolv --no-hosts \
         --listen-address=192.0.2.1,2001:db8::1 --bind-interfaces --pid-file= --user=root --local=/test/ \
-        --local=/arpa/ --host-record=server.test,192.0.2.10,2001:db8::10 \
+        --local=/arpa/ --host-record=server.test,192.0.2.10,2001:db8::10 --host-record=server.test,192.0.2.11 \
         --srv-host=_q2q._tcp.server.test,server.test,8788
     nat_lab_resolver server 192.0.2.1
+    [ "$NAT_LAB_RTT_MS" -eq 0 ] || nat_lab_distance || return
     on server q2q-server --data-dir "$LAB_DATA" init server.test >/dev/null &&
-        lab_server_start server 192.0.2.10:8788 --listen '[2001:db8::10]:8788' \
+        lab_server_start server 192.0.2.10:8788 --listen 192.0.2.11:8788 --listen '[2001:db8::10]:8788' \
             --listen 192.0.2.10:443 --listen '[2001:db8::10]:443'
+}
+
+# What the core forwards waits half of the round trip on its way; the name server is near.
+nat_lab_distance() {
+    local family
+    spawn core delay.log "$abs_top_builddir/tests/netns/delay" far $((NAT_LAB_RTT_MS * 500))
+    wait_for 5 grep -q ready "$LAB_DIR/delay.log" && on core ip link set far up || return
+    for family in -4 -6; do
+        on core ip "$family" rule add pref 10 iif far lookup main &&
+            on core ip "$family" rule add pref 20 iif lo lookup main &&
+            on core ip "$family" rule add pref 30 lookup 100 &&
+            on core ip "$family" route add default dev far table 100 || return
+    done
 }
 
 nat_lab_resolver() {
@@ -167,6 +187,7 @@ nat_lab_wire() {
     *)
         nat_lab_router "$name-nat" && nat_lab_machine "$name" "$name-nat" || return
         NAT_LAB_ROUTERS[$name]="$name-nat:$kind"
+        [ "$kind" != only-443 ] || NAT_LAB_REGISTER[$name]="--server server.test:443"
         ;;
     esac
     nat_lab_resolver "$name" "$resolver"
@@ -175,8 +196,9 @@ nat_lab_wire() {
 nat_lab_join() {
     local name=$1
     lab_names_by_nss "$name"
+    # shellcheck disable=SC2086 # words
     nat_lab_routers_new "$name" && lab_daemon_start "$name" &&
-        lab_register "$name" "$name@server.test" server >/dev/null && nat_lab_end "$name" &&
+        lab_register "$name" "$name@server.test" server ${NAT_LAB_REGISTER[$name]:-} >/dev/null && nat_lab_end "$name" &&
         nat_lab_keep "$name" born && NAT_LAB_MADE[$name]=yes
 }
 
@@ -244,13 +266,14 @@ nat_lab_connected() {
 nat_lab_meet() {
     nat_lab_end "$1" && nat_lab_end "$2" && nat_lab_restore "$1" born && nat_lab_restore "$2" born &&
         lab_daemon_start "$2" && on "$2" q2q-tun allow "$1@server.test" --yes >/dev/null &&
-        nat_lab_end "$2" && nat_lab_keep "$1" met && nat_lab_keep "$2" met
+        nat_lab_end "$2" && nat_lab_keep "$1" "met-$2" && nat_lab_keep "$2" "met-$1"
 }
 
 nat_lab_renew() {
     local name
+    nat_lab_end "$1" && nat_lab_end "$2" && nat_lab_restore "$1" "met-$2" && nat_lab_restore "$2" "met-$1" || return
     for name in "$1" "$2"; do
-        nat_lab_end "$name" && nat_lab_restore "$name" met && nat_lab_routers_new "$name" || return
+        nat_lab_routers_new "$name" || return
     done
     for name in "$1" "$2"; do
         lab_daemon_start "$name" || return

@@ -3,7 +3,10 @@
 
 Asks for the tunnel, sends pings through it from the moment that it is up until
 the first answer, waits up to SECONDS for a direct path, and prints one JSON
-object: milliseconds since `up` was asked for, the path, and what it has cost.
+object: the path, what it has cost, and milliseconds since `up` was asked for
+until the peer's answer came from the server (answer_ms), the tunnel was up
+(up_ms), the first ping was answered through it (first_ms), and the path was
+direct (direct_ms).
 """
 import json
 import os
@@ -23,7 +26,7 @@ class Control:
         self.socket.connect(path)
         self.lines = self.socket.makefile("r")
 
-    def ask(self, command, **args):
+    def ask(self, command, on_progress=None, **args):
         """The final reply: an object with "ok"."""
         question = {"v": 1, "id": 1, "cmd": command, "args": args}
         self.socket.sendall((json.dumps(question) + "\n").encode())
@@ -31,6 +34,8 @@ class Control:
             reply = json.loads(line)
             if "ok" in reply:
                 return reply
+            if on_progress and "progress" in reply:
+                on_progress(reply["progress"])
         raise SystemExit("the daemon closed the connection")
 
 
@@ -73,8 +78,12 @@ def main(address, seconds, path):
         reply = waiter.ask("wait", address=address, direct=True, timeout_s=seconds)
         found["direct"] = time.monotonic() if reply["ok"] else None
 
+    def progress(text):
+        if "answered" in text:
+            found.setdefault("answer", time.monotonic())
+
     start = time.monotonic()
-    reply = control.ask("up", address=address, yes=True, wait_s=UP_WAIT_S)
+    reply = control.ask("up", progress, address=address, yes=True, wait_s=UP_WAIT_S)
     up = time.monotonic()
     if not reply["ok"]:
         print(json.dumps({"ok": False, "error": reply.get("error")}))
@@ -85,7 +94,8 @@ def main(address, seconds, path):
     waiting.join()
     peer = control.ask("status", address=address)["result"]["peers"][0]
     print(json.dumps({
-        "ok": first is not None, "up_ms": since(start, up), "first_ms": since(start, first),
+        "ok": first is not None, "answer_ms": since(start, found.get("answer")),
+        "up_ms": since(start, up), "first_ms": since(start, first),
         "direct_ms": since(start, found["direct"]), "path": peer["path"],
         "detail": peer.get("detail")}))
     return 0

@@ -44,14 +44,26 @@ def theory(a, b):
     return "prediction" if hard == "sequential" else "birthday"
 
 
+def numbers(runs, key):
+    return [r[key] for r in runs if r.get(key) is not None]
+
+
 def median(runs, key):
-    values = [r[key] for r in runs if r.get(key) is not None]
+    values = numbers(runs, key)
     return statistics.median(values) if values else None
+
+
+def after_answer(run):
+    """From the peer's answer on, which the server brings: what the tunnel itself needs."""
+    if run.get("first_ms") is not None and run.get("answer_ms") is not None:
+        run["packet_ms"] = run["first_ms"] - run["answer_ms"]
+    return run
 
 
 def judge(runs):
     """One object for all runs of one ordered pair."""
     a, b = runs[0]["a"], runs[0]["b"]
+    runs = [after_answer(r) for r in runs]
     expected = theory(a, b)
     direct = [r for r in runs if r.get("direct_ms") is not None]
     works = sum(r["ok"] for r in runs)
@@ -61,6 +73,8 @@ def judge(runs):
     return {
         "a": a, "b": b, "expected": expected, "runs": len(runs), "works": works,
         "direct": len(direct), "kinds": kinds, "up_ms": median(runs, "up_ms"),
+        "answer_ms": median(runs, "answer_ms"), "packet_ms": median(runs, "packet_ms"),
+        "packet_max_ms": max(numbers(runs, "packet_ms"), default=None),
         "first_ms": median(runs, "first_ms"), "direct_ms": median(runs, "direct_ms"),
         "direct_max_ms": max((r["direct_ms"] for r in direct), default=None),
         "packets_a": median(runs, "packets_a"), "packets_b": median(runs, "packets_b"),
@@ -90,8 +104,9 @@ def grid(judged, columns, rows, markdown):
 
 
 def details(judged, markdown):
-    head = ["pair", "theory", "path", "direct", "up", "first packet", "direct after", "at most",
-            "packets of nat"]
+    """answer and direct: since `up`; first packet: answered through the tunnel, since answer."""
+    head = ["pair", "theory", "path", "direct", "answer", "first packet", "at most", "direct",
+            "at most", "packets of nat"]
     rows = [head]
     for j in judged.values():
         def number(key, unit=" ms"):
@@ -99,7 +114,8 @@ def details(judged, markdown):
         rows.append([
             j["a"] if j["a"] == j["b"] and j["a"] in PAIRS else "%s > %s" % (j["a"], j["b"]),
             j["expected"], ", ".join(j["kinds"]) or "none", "%d/%d" % (j["direct"], j["runs"]),
-            number("up_ms"), number("first_ms"), number("direct_ms"), number("direct_max_ms"),
+            number("answer_ms"), number("packet_ms"), number("packet_max_ms"), number("direct_ms"),
+            number("direct_max_ms"),
             "%s + %s" % (number("packets_a", ""), number("packets_b", ""))])
     if markdown:
         rows.insert(1, ["---"] * len(head))

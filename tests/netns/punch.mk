@@ -5,3 +5,8 @@ TESTS += tests/netns/punch.sh
 tests_netns_punch_SOURCES = tests/netns/punch.c
 tests_netns_punch_LDADD = src/net/libnet.la src/nat/libnat.la src/stun/libstun.la \
 	src/base/libbase.la
+
+# The distance between the hosts of nat_lab.sh
+noinst_PROGRAMS += tests/netns/delay
+tests_netns_delay_SOURCES = tests/netns/delay.c
+tests_netns_delay_LDADD = src/base/libbase.la
