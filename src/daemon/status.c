@@ -220,7 +220,7 @@ static json_t *paths_json(const struct link *link)
 		const struct session_path_info *p = &list[i];
 
 		json_array_append_new(
-			array, json_pack("{s:s,s:s,s:s,s:b,s:i,s:I,s:I,s:I,s:I,s:s}", "kind",
+			array, json_pack("{s:s,s:s,s:s,s:b,s:i,s:I,s:I,s:I,s:I,s:s,s:b}", "kind",
 					 path_kind_text(p->stats.kind), "remote",
 					 p->remote.ip.family == FAMILY_NONE
 						 ? ""
@@ -231,7 +231,7 @@ static json_t *paths_json(const struct link *link)
 					 (json_int_t)p->stats.bytes_sent, "bytes_received",
 					 (json_int_t)p->stats.bytes_received, "packets_lost",
 					 (json_int_t)p->stats.packets_lost, "congestion_control",
-					 p->stats.cc ? p->stats.cc : ""));
+					 p->stats.cc ? p->stats.cc : "", "ecn", p->stats.ecn));
 	}
 	return array;
 }
