@@ -26,6 +26,7 @@ void channel_answered(struct hub_link *h, const struct q2q_event *event)
 {
 	const struct amp_value *name = &event->answer.channel.name;
 	const struct amp_value *key = &event->answer.channel.key;
+	struct endpoint server;
 	struct link *link;
 
 	if (name->n_bytes != Q2Q_CHANNEL_BYTES || key->n_bytes != Q2Q_CHANNEL_KEY_BYTES)
@@ -37,7 +38,8 @@ void channel_answered(struct hub_link *h, const struct q2q_event *event)
 		return;
 	link->channel_cookie = 0;
 	/* The server's UDP port has the number of its control port. */
-	session_channel(link->session, link->channel_id, name->data, key->data, &h->server->remote,
+	server = net_nat64_inward(h->daemon->loop, &h->server->remote);
+	session_channel(link->session, link->channel_id, name->data, key->data, &server,
 			link_now_us(link));
 	links_pump(link);
 }

@@ -206,7 +206,8 @@ static void on_network_changed(void *user)
 		return;
 	log_info("the network changed: looking for paths again");
 	hub_wake_all(d);
-	gather_restart(d);
+	if (!nat64_restart(d))
+		gather_restart(d);
 	portmap_restart(d);
 }
 
@@ -294,8 +295,10 @@ static int start_services(struct daemon *d)
 
 	if (!r)
 		r = gather_start(d);
-	if (!r)
+	if (!r) {
+		nat64_start(d);
 		portmap_start(d);
+	}
 	if (!r) {
 		r = net_changes_new(d->loop, on_network_changed, d, &d->changes);
 		if (r)
@@ -321,6 +324,7 @@ static void stop_services(struct daemon *d)
 	peers_fini(d);
 	hub_stop(d);
 	portmap_stop(d);
+	nat64_stop(d);
 	gather_stop(d);
 	udp_stop(&d->workers[0]);
 	net_watch_fini(&d->monitor_watch);

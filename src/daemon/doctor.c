@@ -198,10 +198,11 @@ static json_t *addresses_json(void)
 static json_t *network_json(const struct daemon *d)
 {
 	const struct view v4 = view_of(d, FAMILY_IPV4), v6 = view_of(d, FAMILY_IPV6);
+	char prefix[NAT64_TEXT_BYTES];
 
-	return json_pack("{s:i,s:o,s:o,s:o,s:o}", "udp_port", udp_port(d), "ipv4", view_json(&v4),
-			 "ipv6", view_json(&v6), "stun", questions_json(d), "addresses",
-			 addresses_json());
+	return json_pack("{s:i,s:o,s:o,s:o,s:o,s:s}", "udp_port", udp_port(d), "ipv4",
+			 view_json(&v4), "ipv6", view_json(&v6), "stun", questions_json(d),
+			 "addresses", addresses_json(), "nat64", nat64_text(d, prefix));
 }
 
 /* ---- one peer: why its path is what it is ---- */
@@ -387,6 +388,7 @@ static void judge_server(json_t *findings, struct daemon *d)
 static void judge_udp(json_t *findings, const struct daemon *d)
 {
 	const struct view v4 = view_of(d, FAMILY_IPV4), v6 = view_of(d, FAMILY_IPV6);
+	char prefix[NAT64_TEXT_BYTES];
 
 	if (v4.n_answered || v6.n_answered)
 		finding(findings, "ok", "", "UDP works%s",
@@ -398,6 +400,10 @@ static void judge_udp(json_t *findings, const struct daemon *d)
 			"let UDP out of this network; until then tunnels go through the relay",
 			"UDP is blocked: no answer from any of %zu questions to servers",
 			v4.n_asked + v6.n_asked);
+	if (d->nat64.known.prefix_bits)
+		finding(findings, "ok", "",
+			"this network has IPv6 alone; IPv4 is reached through its NAT64, %s",
+			nat64_text(d, prefix));
 	if (v4.mapping == NAT_MAPPING_DEPENDENT)
 		finding(findings, "note",
 			"a port forwarded by hand, or UPnP in the router, makes direct paths "

@@ -112,7 +112,7 @@ static bool leads_astray(struct daemon *d, const struct net_local_address *list,
 			 const struct ip_address *ip)
 {
 	const struct endpoint remote = { .ip = *ip, .port = 9 };
-	const struct ip_address from = udp_local_for(udp_port(d), &remote).ip;
+	const struct ip_address from = udp_local_for(d, udp_port(d), &remote).ip;
 	struct endpoint far;
 
 	for (int i = 0; i < n; i++) {
@@ -121,7 +121,7 @@ static bool leads_astray(struct daemon *d, const struct net_local_address *list,
 		/* Where everything goes that way, the user wants it so. */
 		if (endpoint_parse(far_away[from.family == FAMILY_IPV6], false, &far))
 			return true;
-		far.ip = udp_local_for(udp_port(d), &far).ip;
+		far.ip = udp_local_for(d, udp_port(d), &far).ip;
 		return !ip_equal(&far.ip, &from);
 	}
 	return false;
@@ -139,6 +139,18 @@ bool gather_avoids(struct daemon *d, const struct ip_address *ip)
 	if (!ip_equal(&way->to, ip))
 		*way = (struct gather_way){ .to = *ip, .astray = leads_astray(d, list, n, ip) };
 	return way->astray;
+}
+
+bool gather_has_ipv4(struct daemon *d)
+{
+	const struct net_local_address *list;
+	const int n = host_addresses(d, &list);
+
+	for (int i = 0; i < n; i++)
+		if (list[i].ip.family == FAMILY_IPV4 && !list[i].loopback &&
+		    !ip_is_link_local(&list[i].ip) && !d->gather.avoided[i])
+			return true;
+	return false;
 }
 
 static void tell_socket(struct daemon *d, struct link *link, struct udp_socket *s)
@@ -179,7 +191,7 @@ uint64_t gather_signature(struct daemon *d)
 
 		if (endpoint_parse(far_away[i], false, &remote))
 			continue;
-		local = udp_local_for(udp_port(d), &remote);
+		local = udp_route(&remote);
 		sum = sum * 31 + hash_bytes(&d->seed, &local.ip, sizeof(local.ip));
 	}
 	return sum;
@@ -293,6 +305,9 @@ static void start_try(struct daemon *d, struct udp_socket *s, const struct endpo
 
 	if (server->ip.family == FAMILY_IPV4 ? !s->ipv4 : !s->ipv6)
 		return;
+	/* Silence would look like a firewall's. */
+	if (udp_local_for(d, 0, server).ip.family == FAMILY_NONE)
+		return;
 	if (crypto_random(transaction, sizeof(transaction)))
 		return;
 	for (size_t i = 0; i < GATHER_TRIES_MAX; i++) {
@@ -307,11 +322,33 @@ static void start_try(struct daemon *d, struct udp_socket *s, const struct endpo
 	}
 }
 
+static bool has_answered(const struct daemon *d, const struct endpoint *server)
+{
+	for (size_t i = 0; i < GATHER_TRIES_MAX; i++) {
+		const struct gather_try *t = &d->gather.tries[i];
+
+		if (t->used && t->socket == &d->workers[0].udp.sockets[0] && t->done &&
+		    t->client.state == STUN_DONE && (!server || endpoint_equal(&t->server, server)))
+			return true;
+	}
+	return false;
+}
+
+/* A round waits for the answers to a fresh socket: those that the main one waited for in vain are
+ * not asked again, where others did answer. */
+static bool is_worth_asking(const struct daemon *d, const struct udp_socket *s,
+			    const struct endpoint *server)
+{
+	return !s->owner || has_answered(d, server) || !has_answered(d, NULL);
+}
+
 void gather_socket(struct daemon *d, struct udp_socket *s)
 {
 	if (s->owner)
 		tell_socket(d, s->owner, s);
 	for (size_t i = 0; i < d->gather.n_servers; i++) {
+		if (!is_worth_asking(d, s, &d->gather.servers[i].endpoint))
+			continue;
 		start_try(d, s, &d->gather.servers[i].endpoint);
 		ask_other(d, s, &d->gather.servers[i]);
 	}
@@ -353,15 +390,18 @@ bool gather_input(struct udp_socket *socket, const struct endpoint *from, const 
 
 /* ---- servers ---- */
 
-void gather_add_server(struct daemon *d, const struct endpoint *server)
+void gather_add_server(struct daemon *d, const struct endpoint *address)
 {
+	/* An address that DNS64 made up is an IPv4 address. */
+	const struct endpoint server = net_nat64_inward(d->loop, address);
+
 	for (size_t i = 0; i < d->gather.n_servers; i++)
-		if (endpoint_equal(&d->gather.servers[i].endpoint, server))
+		if (endpoint_equal(&d->gather.servers[i].endpoint, &server))
 			return;
 	if (d->gather.n_servers == GATHER_SERVERS_MAX)
 		return;
-	d->gather.servers[d->gather.n_servers++] = (struct gather_server){ .endpoint = *server };
-	start_try(d, &d->workers[0].udp.sockets[0], server);
+	d->gather.servers[d->gather.n_servers++] = (struct gather_server){ .endpoint = server };
+	start_try(d, &d->workers[0].udp.sockets[0], &server);
 	arm(d);
 }
 
@@ -371,8 +411,15 @@ static void on_stun_resolved(void *user, const struct net_resolved *result)
 
 	if (result->error)
 		log_warn("STUN server: %s", result->reason);
-	else
-		gather_add_server(d, &result->endpoints[0]);
+	/* The first of each family. */
+	for (size_t i = 0; i < result->n_endpoints; i++) {
+		const struct endpoint *e = &result->endpoints[i];
+
+		if (i == 0 || e->ip.family != result->endpoints[i - 1].ip.family)
+			gather_add_server(d, e);
+		if (e->ip.family != result->endpoints[0].ip.family)
+			break;
+	}
 }
 
 static void resolve_configured(struct daemon *d)
@@ -402,10 +449,31 @@ void gather_stop(struct daemon *d)
 	net_timer_disarm(&d->gather.timer);
 }
 
+/* What was learnt before NAT64 was, or elsewhere. */
+static void renew_servers(struct daemon *d)
+{
+	struct gather_server before[GATHER_SERVERS_MAX];
+	const size_t n = d->gather.n_servers;
+
+	memcpy(before, d->gather.servers, sizeof(before));
+	d->gather.n_servers = 0;
+	for (size_t i = 0; i < n; i++) {
+		struct gather_server *s = &before[i];
+		bool known = false;
+
+		s->endpoint = net_nat64_inward(d->loop, &s->endpoint);
+		for (size_t k = 0; k < d->gather.n_servers; k++)
+			known |= endpoint_equal(&d->gather.servers[k].endpoint, &s->endpoint);
+		if (!known)
+			d->gather.servers[d->gather.n_servers++] = *s;
+	}
+}
+
 void gather_restart(struct daemon *d)
 {
 	struct link *link;
 
+	renew_servers(d);
 	gather_forget_socket(&d->workers[0].udp.sockets[0]);
 	LIST_FOREACH (link, &d->links, entry) {
 		session_clear_local(link->session);

@@ -16,6 +16,7 @@
  *   doctor.c      what is wrong with the network, in words
  *   udp.c         sockets, who gets a datagram    gather.c      our addresses, STUN
  *   volley.c      many sockets for guessing ports
+ *   nat64.c       IPv4 from a network of IPv6
  *   portmap.c     the gateway's port for us
  *   control.c     the control socket              commands_*.c, enroll.c  what it can do
  *   upkeep.c      now and then
@@ -392,8 +393,10 @@ void udp_close(struct worker *w, uint8_t number);
 int udp_adopt(struct link *owner, struct net_udp *udp, struct udp_socket **ret_socket);
 /* Of the main sockets. */
 uint16_t udp_port(const struct daemon *d);
-/* Where this machine would send from to get there, with that port. */
-struct endpoint udp_local_for(uint16_t port, const struct endpoint *remote);
+/* Where the kernel would send from to get there; FAMILY_NONE: no way leads there. */
+struct endpoint udp_route(const struct endpoint *remote);
+/* Where this machine would send from to get there, by NAT64 too, with that port. */
+struct endpoint udp_local_for(const struct daemon *d, uint16_t port, const struct endpoint *remote);
 void udp_send(struct link *link, const struct session_send *send);
 
 /* ---- volleys: see NAT_EVENT_WANT_VOLLEY ---- */
@@ -449,12 +452,14 @@ struct gather {
 };
 
 int gather_start(struct daemon *d);
-/* Would we get there through an interface that is not for this (another VPN, containers), while others
- * are reached otherwise? */
+/* Would we get there through an interface that is not for this (another VPN, containers), while
+ * others are reached otherwise? */
 bool gather_avoids(struct daemon *d, const struct ip_address *ip);
 void gather_stop(struct daemon *d);
-/* The server of our domain is connected: its UDP port answers STUN. */
-void gather_add_server(struct daemon *d, const struct endpoint *server);
+/* An address of a server: its UDP port answers STUN. */
+void gather_add_server(struct daemon *d, const struct endpoint *address);
+/* Has this machine an IPv4 address that is more than its own? */
+bool gather_has_ipv4(struct daemon *d);
 /* Everything anew, for all links; after the network changed. */
 void gather_restart(struct daemon *d);
 /* What is known of a socket, for a session that is new. */
@@ -466,6 +471,25 @@ void gather_forget_socket(struct udp_socket *socket);
 uint64_t gather_signature(struct daemon *d);
 bool gather_input(struct udp_socket *socket, const struct endpoint *from, const uint8_t *data,
 		  size_t n_bytes);
+
+/* ---- IPv4 from a network of IPv6 ---- */
+
+struct nat64 {
+	struct daemon *daemon;
+	struct net_query *query;
+	struct net_timer timer; /* of the question: patience, then the next try */
+	unsigned n_failures;
+	bool waiting; /* gather_restart() is due with the answer */
+	struct net_nat64 known;
+};
+
+void nat64_start(struct daemon *d);
+void nat64_stop(struct daemon *d);
+/* The network changed. True: gather_restart() is called here, when more is known. */
+bool nat64_restart(struct daemon *d);
+#define NAT64_TEXT_BYTES (IP_TEXT_BYTES + 4)
+/* "64:ff9b::/96"; "": none. */
+const char *nat64_text(const struct daemon *d, char out[static NAT64_TEXT_BYTES]);
 
 /* ---- the gateway's port for us ---- */
 
@@ -628,6 +652,8 @@ void workers_fini(struct daemon *d); /* NULLs are fine */
 struct worker *workers_choose(struct daemon *d);
 /* The time of its worker: sessions see no other. */
 uint64_t link_now_us(const struct link *link);
+/* All loops reach IPv4 so from now on. */
+void workers_set_nat64(struct daemon *d, const struct net_nat64 *nat64);
 
 /* ---- the daemon ---- */
 
@@ -647,6 +673,7 @@ struct daemon {
 	struct hub_list hubs;
 	struct link_list links;
 	struct link *slots[TUN_SLOTS_MAX];
+	struct nat64 nat64;
 	struct portmap portmap;
 	struct gather gather;
 	struct logring log;

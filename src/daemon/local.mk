@@ -26,6 +26,7 @@ src_daemon_libdaemon_la_SOURCES = \
 	src/daemon/links.c \
 	src/daemon/logring.c \
 	src/daemon/names.c \
+	src/daemon/nat64.c \
 	src/daemon/options.c \
 	src/daemon/peers.c \
 	src/daemon/portmap.c \

@@ -170,7 +170,7 @@ void portmap_restart(struct daemon *d)
 		give_back(p);
 		return;
 	}
-	local = udp_local_for(udp_port(d), &gateway);
+	local = udp_local_for(d, udp_port(d), &gateway);
 	if (p->client.state != NAT_PORTMAP_IDLE && endpoint_equal(&p->gateway, &gateway) &&
 	    ip_equal(&p->local, &local.ip)) {
 		tell_all(d);

@@ -518,7 +518,7 @@ void serverlink_start(struct serverlink *l)
  */
 static bool is_from_here(const struct serverlink *l, const struct endpoint *local)
 {
-	const struct endpoint now = udp_local_for(udp_port(l->config.daemon), &l->remote);
+	const struct endpoint now = udp_local_for(l->config.daemon, 0, &l->remote);
 
 	return now.ip.family == FAMILY_NONE || ip_equal(&now.ip, &local->ip);
 }

@@ -25,7 +25,7 @@ static json_t *status_path(const struct link *link, const struct session_status 
 	if (s->state != SESSION_UP || !s->has_path)
 		return json_null();
 	if (!s->relay || s->relay_udp) {
-		from = udp_local_for(port_of(link, s->socket), &s->remote);
+		from = udp_local_for(link->daemon, port_of(link, s->socket), &s->remote);
 		endpoint_format(&from, local);
 		endpoint_format(&s->remote, remote);
 	}

@@ -114,9 +114,9 @@ uint16_t udp_port(const struct daemon *d)
 	return d->workers[0].udp.sockets[0].local.port;
 }
 
-struct endpoint udp_local_for(uint16_t port, const struct endpoint *remote)
+struct endpoint udp_route(const struct endpoint *remote)
 {
-	struct endpoint local = { .port = port }, found;
+	struct endpoint local = { .port = 0 }, found;
 	struct sockaddr_storage sa;
 	socklen_t sa_bytes = (socklen_t)endpoint_to_sockaddr(remote, false, &sa);
 	_cleanup_(closep) int fd = socket(sa.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -130,6 +130,15 @@ struct endpoint udp_local_for(uint16_t port, const struct endpoint *remote)
 		local.ip = found.ip;
 		local.scope_id = found.scope_id;
 	}
+	return local;
+}
+
+struct endpoint udp_local_for(const struct daemon *d, uint16_t port, const struct endpoint *remote)
+{
+	const struct endpoint to = net_nat64_outward(d->loop, remote);
+	struct endpoint local = udp_route(&to);
+
+	local.port = port;
 	return local;
 }
 

@@ -52,6 +52,12 @@ struct worker *workers_choose(struct daemon *d)
 	return best;
 }
 
+void workers_set_nat64(struct daemon *d, const struct net_nat64 *nat64)
+{
+	for (unsigned i = 0; i < d->n_workers; i++)
+		net_loop_set_nat64(d->workers[i].loop, nat64);
+}
+
 uint64_t link_now_us(const struct link *link)
 {
 	return net_loop_now_us(link->worker->loop);

@@ -29,6 +29,9 @@ void net_loop_linger(struct net_loop *loop, struct net_linger *linger, void (*fn
 		     void *object);
 void net_linger_end(struct net_linger *linger); /* fine on a zeroed object */
 
+/* Never NULL; prefix_bits 0: none. See nat64.c. */
+const struct net_nat64 *net_loop_nat64(const struct net_loop *loop);
+
 /* A buffer for received messages, NET_UDP_BATCH of them, shared by the loop's sockets. */
 uint8_t *net_loop_scratch(struct net_loop *loop);
 

@@ -36,12 +36,23 @@ struct net_loop {
 	struct net_trash *trash;
 	LIST_HEAD(, net_linger) lingers;
 	struct signal_watch *signals;
+	struct net_nat64 nat64;
 	uint8_t *scratch;
 	uint64_t turn;
 	uint64_t now_us;
 	bool now_stale;
 	bool stop;
 };
+
+void net_loop_set_nat64(struct net_loop *loop, const struct net_nat64 *nat64)
+{
+	loop->nat64 = nat64 ? *nat64 : (struct net_nat64){ .prefix_bits = 0 };
+}
+
+const struct net_nat64 *net_loop_nat64(const struct net_loop *loop)
+{
+	return &loop->nat64;
+}
 
 uint64_t net_clock_us(void)
 {

@@ -105,6 +105,34 @@ void net_watch_fini(struct net_watch *w);
 int net_loop_on_signal(struct net_loop *loop, int signal_number,
 		       void (*fn)(void *user, int signal_number), void *user);
 
+/* ---- IPv4 through NAT64 ------------------------------------------------------------ */
+
+/* How a network that has IPv6 alone reaches IPv4: by addresses of a prefix (RFC 6052). */
+struct net_nat64 {
+	struct ip_address prefix; /* zeros behind prefix_bits */
+	uint8_t prefix_bits;      /* 32, 40, 48, 56, 64 or 96; 0: there is no NAT64 */
+	bool private_is_near; /* this machine has IPv4 addresses too: RFC 1918 is not behind it */
+};
+
+/* The IPv6 address that stands for an IPv4 one, and back. False: none does. The well-known prefix
+ * stands for global addresses alone (RFC 6052, section 3.1), none for loopback and the like. */
+bool net_nat64_embed(const struct net_nat64 *nat64, const struct ip_address *ip4,
+		     struct ip_address *ret_ip6);
+bool net_nat64_extract(const struct net_nat64 *nat64, const struct ip_address *ip6,
+		       struct ip_address *ret_ip4);
+/* What the answers to net_resolve_nat64() say (RFC 7050, section 3). False: there is none. */
+bool net_nat64_detect(const struct endpoint *answers, size_t n_answers,
+		      struct net_nat64 *ret_nat64);
+/*
+ * From now on the sockets of this loop, UDP and outgoing TCP, reach IPv4 endpoints so, and say of
+ * what comes from the prefix that it comes from the IPv4 endpoint. NULL: no longer. Copied.
+ */
+void net_loop_set_nat64(struct net_loop *loop, const struct net_nat64 *nat64);
+/* What a socket of this loop would send to instead; and who something that came from there is from.
+ * The same endpoint where NAT64 has no part in it. */
+struct endpoint net_nat64_outward(const struct net_loop *loop, const struct endpoint *e);
+struct endpoint net_nat64_inward(const struct net_loop *loop, const struct endpoint *e);
+
 /* ---- UDP --------------------------------------------------------------------------- */
 
 struct net_udp;
@@ -235,6 +263,9 @@ int net_resolve_domain(struct net_resolver *resolver, const char *domain, net_re
 /* A and AAAA (/etc/hosts and literal addresses too) with that port. */
 int net_resolve_host(struct net_resolver *resolver, const char *host, uint16_t port,
 		     net_resolved_fn *fn, void *user, struct net_query **ret_query);
+/* Asks for what net_nat64_detect() wants to see. */
+int net_resolve_nat64(struct net_resolver *resolver, net_resolved_fn *fn, void *user,
+		      struct net_query **ret_query);
 void net_query_cancel(struct net_query *query); /* NULL is fine */
 
 /* "host:port", "host", "1.2.3.4:5", "[::1]:5", "::1": the port is default_port where none is

@@ -60,6 +60,7 @@ struct net_query {
 	bool dying; /* what c-ares reports now is of no interest */
 	bool settled;
 	bool overdue, grace_over;
+	int family; /* AF_UNSPEC: both */
 	struct socket_watch *watches;
 	struct net_timer tick, deadline, grace;
 	struct net_soon done;
@@ -233,7 +234,7 @@ static void on_addresses(void *user, int status, int n_timeouts, struct ares_add
 
 static void lookup_start(struct net_query *q, struct lookup *l, const char *host, uint16_t port)
 {
-	const struct ares_addrinfo_hints hints = { .ai_family = AF_UNSPEC,
+	const struct ares_addrinfo_hints hints = { .ai_family = q->family,
 						   .ai_socktype = SOCK_STREAM };
 
 	*l = (struct lookup){ .query = q, .progress = PART_RUNNING, .port = port };
@@ -484,8 +485,8 @@ static int query_new(struct net_resolver *resolver, const char *name, net_resolv
 	return 0;
 }
 
-static int resolve(struct net_resolver *resolver, const char *name, uint16_t port, bool with_srv,
-		   net_resolved_fn *fn, void *user, struct net_query **ret_query)
+static int resolve(struct net_resolver *resolver, const char *name, uint16_t port, int family,
+		   bool with_srv, net_resolved_fn *fn, void *user, struct net_query **ret_query)
 {
 	struct endpoint literal = { .port = port };
 	const bool is_literal = ip_parse(name, &literal.ip) == 0;
@@ -498,6 +499,7 @@ static int resolve(struct net_resolver *resolver, const char *name, uint16_t por
 	r = query_new(resolver, name, fn, user, &q);
 	if (r < 0)
 		return r;
+	q->family = family;
 	*ret_query = q;
 	if (is_literal) {
 		q->host = (struct lookup){ .progress = PART_DONE, .n_endpoints = 1 };
@@ -525,13 +527,20 @@ static int resolve(struct net_resolver *resolver, const char *name, uint16_t por
 int net_resolve_domain(struct net_resolver *resolver, const char *domain, net_resolved_fn *fn,
 		       void *user, struct net_query **ret_query)
 {
-	return resolve(resolver, domain, DEFAULT_PORT, true, fn, user, ret_query);
+	return resolve(resolver, domain, DEFAULT_PORT, AF_UNSPEC, true, fn, user, ret_query);
 }
 
 int net_resolve_host(struct net_resolver *resolver, const char *host, uint16_t port,
 		     net_resolved_fn *fn, void *user, struct net_query **ret_query)
 {
-	return resolve(resolver, host, port, false, fn, user, ret_query);
+	return resolve(resolver, host, port, AF_UNSPEC, false, fn, user, ret_query);
+}
+
+int net_resolve_nat64(struct net_resolver *resolver, net_resolved_fn *fn, void *user,
+		      struct net_query **ret_query)
+{
+	/* It has no AAAA record of its own: who answers has made one up. */
+	return resolve(resolver, "ipv4only.arpa", 0, AF_INET6, false, fn, user, ret_query);
 }
 
 int net_resolver_new(struct net_loop *loop, struct net_resolver **ret_resolver)

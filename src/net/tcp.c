@@ -111,7 +111,7 @@ static void attempt_won(struct attempt *a)
 	struct net_connect *c = a->connect;
 
 	c->won_fd = a->fd;
-	c->won = a->remote;
+	c->won = net_nat64_inward(c->loop, &a->remote);
 	net_watch_fini(&a->watch);
 	a->fd = -1;
 	connect_settle(c);
@@ -131,8 +131,9 @@ static void on_attempt(void *user, unsigned ready)
 
 static int attempt_start(struct attempt *a)
 {
+	const struct endpoint to = net_nat64_outward(a->connect->loop, &a->remote);
 	struct sockaddr_storage sa;
-	const socklen_t length = (socklen_t)endpoint_to_sockaddr(&a->remote, false, &sa);
+	const socklen_t length = (socklen_t)endpoint_to_sockaddr(&to, false, &sa);
 
 	a->fd = socket(sa.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (a->fd < 0)

@@ -307,6 +307,7 @@ static bool take_message(struct net_udp *udp, struct mmsghdr *m, struct net_udp_
 	}
 	if (m->msg_len == 0 || endpoint_from_sockaddr(m->msg_hdr.msg_name, &p->from) < 0)
 		return false;
+	p->from = net_nat64_inward(udp->loop, &p->from);
 	take_control(&m->msg_hdr, p);
 	udp->stats.rx_messages++;
 	udp->stats.rx_bytes += p->data_bytes;
@@ -396,29 +397,31 @@ static void control_add_int(struct msghdr *m, int level, int type, int value)
 	control_add(m, level, type, &value, sizeof(value));
 }
 
-static void control_add_source(struct msghdr *m, const struct net_udp_send *s)
+static void control_add_source(struct msghdr *m, const struct net_udp_send *s,
+			       const struct endpoint *to)
 {
-	if (s->from.family == FAMILY_IPV4 && s->to.ip.family == FAMILY_IPV4) {
+	if (s->from.family == FAMILY_IPV4 && to->ip.family == FAMILY_IPV4) {
 		struct in_pktinfo info = { 0 };
 
 		memcpy(&info.ipi_spec_dst, s->from.bytes, 4);
 		control_add(m, IPPROTO_IP, IP_PKTINFO, &info, sizeof(info));
-	} else if (s->from.family == FAMILY_IPV6 && s->to.ip.family == FAMILY_IPV6) {
-		struct in6_pktinfo info = { .ipi6_ifindex = s->to.scope_id };
+	} else if (s->from.family == FAMILY_IPV6 && to->ip.family == FAMILY_IPV6) {
+		struct in6_pktinfo info = { .ipi6_ifindex = to->scope_id };
 
 		memcpy(&info.ipi6_addr, s->from.bytes, 16);
 		control_add(m, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof(info));
 	}
 }
 
-static void control_fill(struct msghdr *m, const struct net_udp_send *s, bool gso)
+static void control_fill(struct msghdr *m, const struct net_udp_send *s, const struct endpoint *to,
+			 bool gso)
 {
-	const bool ipv4 = s->to.ip.family == FAMILY_IPV4;
+	const bool ipv4 = to->ip.family == FAMILY_IPV4;
 	const int tos = (s->dscp & 0x3f) << 2 | (s->ecn & 3);
 
 	memset(m->msg_control, 0, CONTROL_BYTES);
 	m->msg_controllen = 0;
-	control_add_source(m, s);
+	control_add_source(m, s, to);
 	if (tos)
 		control_add_int(m, ipv4 ? IPPROTO_IP : IPPROTO_IPV6, ipv4 ? IP_TOS : IPV6_TCLASS,
 				tos);
@@ -437,17 +440,20 @@ static void control_fill(struct msghdr *m, const struct net_udp_send *s, bool gs
 static void message_fill(const struct net_udp *udp, const struct net_udp_send *s, bool gso,
 			 struct outgoing *o, struct mmsghdr *m)
 {
+	/* A socket of IPv4 alone has nothing else to say it with. */
+	const struct endpoint to = udp->ipv6 ? net_nat64_outward(udp->loop, &s->to) : s->to;
+
 	o->iov.iov_base = (void *)(uintptr_t)s->data;
 	o->iov.iov_len = s->data_bytes;
 	m->msg_len = 0;
 	m->msg_hdr = (struct msghdr){
 		.msg_name = &o->name,
-		.msg_namelen = (socklen_t)endpoint_to_sockaddr(&s->to, udp->ipv6, &o->name),
+		.msg_namelen = (socklen_t)endpoint_to_sockaddr(&to, udp->ipv6, &o->name),
 		.msg_iov = &o->iov,
 		.msg_iovlen = 1,
 		.msg_control = o->control,
 	};
-	control_fill(&m->msg_hdr, s, gso);
+	control_fill(&m->msg_hdr, s, &to, gso);
 }
 
 static size_t n_segments(const struct net_udp_send *s)

@@ -14,6 +14,7 @@ NETNS_TESTS = \
 	tests/netns/relay.sh \
 	tests/netns/resilience.sh \
 	tests/netns/roam.sh \
+	tests/netns/six.sh \
 	tests/netns/smoke.sh \
 	tests/netns/systemd.sh \
 	tests/netns/trust.sh \

@@ -700,6 +700,193 @@ static void output_that_nobody_reads_is_bounded(void **state)
 	close_sides(listener);
 }
 
+/* ---- NAT64 ------------------------------------------------------------------------ */
+
+static struct net_nat64 nat64_of(const char *prefix, uint8_t bits)
+{
+	struct net_nat64 n = { .prefix_bits = bits };
+
+	assert_int_equal(ip_parse(prefix, &n.prefix), 0);
+	return n;
+}
+
+static void assert_embeds(const struct net_nat64 *n, const char *ip4_text, const char *ip6_text)
+{
+	struct ip_address ip4, ip6, got;
+
+	assert_int_equal(ip_parse(ip4_text, &ip4), 0);
+	assert_int_equal(ip_parse(ip6_text, &ip6), 0);
+	assert_true(net_nat64_embed(n, &ip4, &got));
+	assert_true(ip_equal(&got, &ip6));
+	assert_true(net_nat64_extract(n, &ip6, &got));
+	assert_true(ip_equal(&got, &ip4));
+}
+
+/* RFC 6052, section 2.4, table 2 and 3. */
+static void ipv4_stands_in_ipv6_as_the_rfc_says(void **state)
+{
+	static const struct {
+		const char *prefix, *ip6;
+		uint8_t bits;
+	} vectors[] = {
+		{ "2001:db8::", "2001:db8:c000:221::", 32 },
+		{ "2001:db8:100::", "2001:db8:1c0:2:21::", 40 },
+		{ "2001:db8:122::", "2001:db8:122:c000:2:2100::", 48 },
+		{ "2001:db8:122:300::", "2001:db8:122:3c0:0:221::", 56 },
+		{ "2001:db8:122:344::", "2001:db8:122:344:c0:2:2100::", 64 },
+		{ "2001:db8:122:344::", "2001:db8:122:344::192.0.2.33", 96 },
+	};
+	struct net_nat64 n;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(vectors); i++) {
+		n = nat64_of(vectors[i].prefix, vectors[i].bits);
+		assert_embeds(&n, "192.0.2.33", vectors[i].ip6);
+	}
+	n = nat64_of("64:ff9b::", 96);
+	assert_embeds(&n, "8.8.4.4", "64:ff9b::808:404");
+}
+
+static bool embeds(const struct net_nat64 *n, const char *ip4_text)
+{
+	struct ip_address ip4, got;
+
+	assert_int_equal(ip_parse(ip4_text, &ip4), 0);
+	return net_nat64_embed(n, &ip4, &got);
+}
+
+static void the_well_known_prefix_stands_for_global_addresses_alone(void **state)
+{
+	static const char *const never[] = { "127.0.0.1", "169.254.1.1", "224.0.0.1",
+					     "255.255.255.255", "0.1.2.3" };
+	static const char *const local[] = { "10.1.2.3",     "172.16.0.1",   "192.168.1.1",
+					     "100.64.0.1",   "192.0.0.170",  "192.0.2.1",
+					     "198.19.255.1", "198.51.100.1", "203.0.113.255" };
+	static const char *const global[] = { "8.8.8.8", "100.128.0.1", "192.0.1.1", "198.20.0.1",
+					      "172.32.0.1" };
+	struct net_nat64 known = nat64_of("64:ff9b::", 96), own = nat64_of("2001:db8:1::", 96);
+	struct ip_address ip6, got;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(never); i++) {
+		assert_false(embeds(&known, never[i]));
+		assert_false(embeds(&own, never[i]));
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(local); i++) {
+		assert_false(embeds(&known, local[i]));
+		assert_true(embeds(&own, local[i]));
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(global); i++)
+		assert_true(embeds(&known, global[i]));
+	/* Nobody makes us believe that it comes from there, either. */
+	assert_int_equal(ip_parse("64:ff9b::10.1.2.3", &ip6), 0);
+	assert_false(net_nat64_extract(&known, &ip6, &got));
+	assert_int_equal(ip_parse("2001:db8:1::127.0.0.1", &ip6), 0);
+	assert_false(net_nat64_extract(&own, &ip6, &got));
+	/* A machine with IPv4 on its LAN has that LAN near. */
+	own.private_is_near = true;
+	assert_false(embeds(&own, "192.168.1.1"));
+	assert_true(embeds(&own, "192.0.1.1"));
+}
+
+static void the_prefix_is_read_from_what_a_resolver_made_up(void **state)
+{
+	static const struct {
+		const char *answer, *prefix;
+		uint8_t bits;
+	} good[] = {
+		{ "64:ff9b::c000:aa", "64:ff9b::", 96 },
+		{ "64:ff9b::c000:ab", "64:ff9b::", 96 },
+		{ "2001:db8:c000:aa::", "2001:db8::", 32 },
+		{ "2001:db8:1c0:0:aa::", "2001:db8:100::", 40 },
+		{ "2001:db8:122:c000:0:aa00::", "2001:db8:122::", 48 },
+		{ "2001:db8:122:3c0:0:aa::", "2001:db8:122:300::", 56 },
+		{ "2001:db8:122:344:c0:0:aa00::", "2001:db8:122:344::", 64 },
+	};
+	static const char *const bad[] = {
+		"2001:db8::1",                   /* a real one */
+		"2001:db8::c000:ac",             /* another address */
+		"2001:db8:0:0:ff00:0:c000:aa",   /* bits 64 to 71 are not 0 */
+		"2001:db8:c000:aa::192.0.0.170", /* twice */
+	};
+	struct endpoint answers[2] = { { .port = 0 } };
+	struct net_nat64 n, want;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
+		want = nat64_of(good[i].prefix, good[i].bits);
+		assert_int_equal(ip_parse("2001:db8::7", &answers[0].ip), 0);
+		assert_int_equal(ip_parse(good[i].answer, &answers[1].ip), 0);
+		assert_true(net_nat64_detect(answers, 2, &n));
+		assert_int_equal(n.prefix_bits, want.prefix_bits);
+		assert_true(ip_equal(&n.prefix, &want.prefix));
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		assert_int_equal(ip_parse(bad[i], &answers[0].ip), 0);
+		assert_false(net_nat64_detect(answers, 1, &n));
+	}
+	assert_int_equal(ip_parse("192.0.0.170", &answers[0].ip), 0);
+	assert_false(net_nat64_detect(answers, 1, &n));
+}
+
+static struct endpoint nat64_seen[2];
+static unsigned nat64_n_seen;
+
+static void nat64_got(void *user, struct net_udp *udp, struct net_udp_packet *packets,
+		      size_t n_packets, uint64_t now_us)
+{
+	const struct net_udp_send answer = { .to = packets[0].from,
+					     .data = (const uint8_t *)"x",
+					     .data_bytes = 1 };
+
+	(void)n_packets;
+	(void)now_us;
+	if (nat64_n_seen == ARRAY_SIZE(nat64_seen))
+		return;
+	nat64_seen[nat64_n_seen++] = packets[0].from;
+	if (nat64_n_seen < ARRAY_SIZE(nat64_seen))
+		assert_int_equal(net_udp_send(udp, &answer), NET_UDP_SENT);
+	else
+		*(bool *)user = true;
+}
+
+static void only_what_is_far_goes_through_the_prefix(void **state)
+{
+	const struct net_nat64 own = nat64_of("::", 96);
+	bool done = false;
+	const struct net_udp_config config = { .on_packets = nat64_got, .user = &done };
+	struct net_udp_send send = {
+		.data = (const uint8_t *)"x", .data_bytes = 1, .ecn = 1, .ttl = 9
+	};
+	struct endpoint out;
+	struct net_udp *a, *b;
+
+	(void)state;
+	net_loop_set_nat64(loop, &own);
+	send.to = at("192.0.2.33:7");
+	out = net_nat64_outward(loop, &send.to);
+	assert_true(endpoint_equal(
+		&out, &(struct endpoint){ .ip = at("[::192.0.2.33]:7").ip, .port = 7 }));
+	out = net_nat64_inward(loop, &out);
+	assert_true(endpoint_equal(&out, &send.to));
+	/* What is near stays as it is, in both directions, on a socket that speaks both. */
+	nat64_n_seen = 0;
+	assert_int_equal(net_udp_new(loop, &config, &a), 0);
+	assert_int_equal(net_udp_new(loop, &config, &b), 0);
+	send.to = at("127.0.0.1:1");
+	send.to.port = net_udp_local(b).port;
+	assert_int_equal(net_udp_send(a, &send), NET_UDP_SENT);
+	run_until(&done);
+	assert_int_equal(nat64_seen[0].port, net_udp_local(a).port);
+	assert_int_equal(nat64_seen[1].ip.family, FAMILY_IPV4);
+	assert_int_equal(nat64_seen[1].port, net_udp_local(b).port);
+	net_loop_set_nat64(loop, NULL);
+	out = net_nat64_outward(loop, &send.to);
+	assert_true(endpoint_equal(&out, &send.to));
+	net_udp_free(a);
+	net_udp_free(b);
+}
+
 /* ---- resolver: a name server of our own --------------------------------------------------------
  */
 
@@ -1221,6 +1408,10 @@ int main(void)
 		CASE(lines_arrive_whole_and_in_order),
 		CASE(a_line_without_end_closes_the_connection),
 		CASE(output_that_nobody_reads_is_bounded),
+		CASE(ipv4_stands_in_ipv6_as_the_rfc_says),
+		CASE(the_well_known_prefix_stands_for_global_addresses_alone),
+		CASE(the_prefix_is_read_from_what_a_resolver_made_up),
+		CASE(only_what_is_far_goes_through_the_prefix),
 		CASE(a_domain_is_found_by_srv_in_order_of_priority),
 		CASE(without_srv_the_address_and_the_known_port_are_used),
 		CASE(a_name_that_does_not_exist_is_told_with_a_reason),
