@@ -15,9 +15,11 @@
  * hit is 1 - (1 - M/R)^N; doc/nat.md, section 8, has figures. Where the NAT
  * gives its ports out in sequence, the likely ones are probed first.
  *
- * Every other datagram of the openers dies before the peer's NAT, for an early
- * one spoils the port there (check.c); the others go the whole way, for our NAT may
- * be many hops away.
+ * The openers die before the peer's NAT: an early datagram spoils a port there
+ * (check.c), and a Linux NAT then prefers the port that it took instead for every
+ * flow that follows, so that no later guess comes from where it must. How far away
+ * our own NAT is nobody knows, so the first round's openers die at several
+ * distances, and half of those of a later round go all the way.
  */
 #include "nat/internal.h"
 
@@ -225,6 +227,16 @@ void nat_agent_volley_opened(struct nat_agent *agent, unsigned n_sockets, uint64
 	g->due_us = now_us;
 }
 
+/* TTL of the openers in turn; 0: the system's. */
+static uint8_t opener_ttl(const struct nat_agent *a, unsigned index)
+{
+	static const uint8_t near[] = { 2, 4, 6, 4, 6, 2, 4, 6 };
+
+	if (a->n_failed == 0)
+		return near[index % ARRAY_SIZE(near)];
+	return index % 2 ? 0 : NAT_OPENER_TTL_DEEP;
+}
+
 static bool send_volley(struct nat_agent *a, struct nat_send *ret_send, uint64_t now_us)
 {
 	struct nat_guess *g = &a->guess;
@@ -237,7 +249,7 @@ static bool send_volley(struct nat_agent *a, struct nat_send *ret_send, uint64_t
 	if (allowance_take(a, now_us) && nat_message_write(a, 0, &g->target, &m, ret_send)) {
 		ret_send->volley = true;
 		ret_send->volley_index = (uint16_t)g->n_sent;
-		ret_send->ttl = g->n_sent % 2 ? 0 : NAT_OPENER_TTL;
+		ret_send->ttl = opener_ttl(a, g->n_sent);
 		sent = true;
 	}
 	g->due_us = now_us + NAT_GUESS_OPEN_PACE_US;

@@ -36,10 +36,7 @@ def theory(a, b):
     if a in OPEN or b in OPEN:
         return "direct"
     if a in HARD and b in HARD:
-        # Two predictions at once can come true; random ports on both sides need some 170000 probes.
-        easy_to_tell = ("sequential", "address")
-        both = HARD[a] in easy_to_tell and HARD[b] in easy_to_tell
-        return "prediction" if both and "sequential" in (HARD[a], HARD[b]) else "relay"
+        return "relay"  # random ports on both sides need some 170000 probes
     hard = HARD.get(a, HARD.get(b))
     return "prediction" if hard == "sequential" else "birthday"
 
