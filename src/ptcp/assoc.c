@@ -184,6 +184,7 @@ struct ptcp_assoc *ptcp_assoc_new(const struct ptcp_config *config, uint64_t now
 
 	const struct ptcp_conns_config conns = {
 		.limits = config->conn_limits,
+		.memory = config->memory,
 		.trace = config->conn_trace,
 		.trace_user = config->trace_user,
 	};

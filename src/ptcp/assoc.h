@@ -24,6 +24,7 @@
 #include "ptcp/frames.h"
 #include "ptcp/pacer.h"
 #include "ptcp/packet.h"
+#include "ptcp/memory.h"
 #include "ptcp/parity.h"
 #include "ptcp/pool.h"
 #include "ptcp/ptcp.h"

@@ -31,9 +31,11 @@ struct ptcp_conn_sent {
 };
 
 struct ptcp_conns;
+struct ptcp_memory;
 
 struct ptcp_conns_config {
 	struct ptcp_conn_limits limits;
+	struct ptcp_memory *memory; /* NULL: no bound but these limits */
 	ptcp_conn_trace_fn *trace; /* may be NULL */
 	void *trace_user;
 };

@@ -7,6 +7,7 @@
 #include "ptcp/conn_glue.h"
 #include "ptcp/conn_ranges.h"
 #include "ptcp/conn_ring.h"
+#include "ptcp/memory.h"
 
 #define CONN_N_BUCKETS    256u
 #define CONN_ID_MAX       ((UINT32_C(1) << 30) - 1) /* four bytes on the wire */
@@ -14,6 +15,8 @@
 #define CONN_N_REFUSED    256u                      /* refusals on their way to the peer */
 #define CONN_WINDOW_MIN   8192u                     /* promised to every connection */
 #define CONN_OFFSET_MAX   ((UINT64_C(1) << 62) - 1)
+#define CONN_SURE         16u   /* so many may be there whatever others hold */
+#define CONN_RING_SURE    4096u /* of our own stream, for each of those that are there */
 #define CONN_PORT_DYNAMIC 49152u
 /* A data frame carries at most this, so that its length is a varint of two bytes. */
 #define CONN_DATA_BYTES_MAX 16383u
@@ -76,6 +79,7 @@ struct conn {
 
 	struct conn_out out;
 	struct conn_in in;
+	size_t held_bytes; /* of the memory that is shared: rings, and what the peer may fill */
 };
 
 enum refusal_state { REFUSAL_FREE, REFUSAL_DUE, REFUSAL_SENT };
@@ -101,6 +105,7 @@ struct ptcp_conns {
 	bool lost;                   /* the association is gone */
 	size_t send_total_bytes;     /* allocated in rings of our streams */
 	uint64_t window_total_bytes; /* promised and not read yet */
+	size_t held_bytes;           /* by all connections, as struct conn has it */
 	uint64_t srtt_us, pto_us;
 	uint64_t deadline_us;
 	struct conn_refusal refusals[CONN_N_REFUSED];
@@ -123,7 +128,11 @@ struct conn_syn {
 struct conn *conn_find(const struct ptcp_conns *t, uint32_t id);
 /* By the peer's id. */
 struct conn *conn_find_remote(const struct ptcp_conns *t, uint32_t remote_id);
-/* A connection in state CLOSED. NULL without memory or ids, or over the limit. */
+/* Whether there may be one more: the limit, ids, and the memory that is shared. */
+bool conn_has_room(const struct ptcp_conns *t);
+/* Tells the memory that is shared what c holds now. */
+void conn_account(struct conn *c);
+/* A connection in state CLOSED. NULL without memory, or where there is no room. */
 struct conn *conn_new(struct ptcp_conns *t);
 /* Every entry point ends with this: lists, deadline, and freeing what nobody needs any more. */
 void conn_settle(struct conn *c, uint64_t now_us);

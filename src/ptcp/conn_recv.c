@@ -10,13 +10,28 @@
 
 /* ---- window ------------------------------------------------------------------------ */
 
-/* Promises the peer to take everything below `limit`, as far as the common budget goes. */
+/* The largest window whose ring the memory that is shared has room for. */
+static uint64_t affordable_bytes(const struct conn *c)
+{
+	const struct ptcp_conns *t = c->table;
+	const size_t own_bytes = c->held_bytes - c->out.ring.size_bytes;
+	const size_t room_bytes = memory_room(t->config.memory, t->held_bytes);
+	uint64_t size = CONN_WINDOW_MIN;
+
+	if (room_bytes >= t->config.limits.window_bytes)
+		return UINT64_MAX;
+	while (2 * size <= own_bytes + room_bytes)
+		size *= 2;
+	return size;
+}
+
+/* Promises the peer to take everything below `limit`, as far as the common budgets go. */
 static uint64_t limit_for(const struct conn *c)
 {
 	const struct ptcp_conns *t = c->table;
 	const uint64_t total = t->config.limits.window_total_bytes;
 	const uint64_t others = t->window_total_bytes - c->in.promised;
-	const uint64_t left = total > others ? total - others : 0;
+	const uint64_t left = min_u64(total > others ? total - others : 0, affordable_bytes(c));
 
 	return c->in.read + max_u64(min_u64(c->in.window_bytes, left), CONN_WINDOW_MIN);
 }

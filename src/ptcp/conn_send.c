@@ -7,7 +7,6 @@
 #include "ptcp/conn_private.h"
 
 #define RING_KEPT_BYTES 65536u /* of a drained stream */
-#define RING_SURE_BYTES 4096u  /* every stream may have these, whatever the others hold */
 
 static bool fin_is_due(const struct conn *c)
 {
@@ -55,7 +54,7 @@ void conn_out_fini(struct conn *c)
 
 /*
  * Makes the ring hold n_bytes more where limits allow; *ret_bytes: how many it can take. When the
- * common budget is used up each stream still has RING_SURE_BYTES, so none waits for another.
+ * common budget is used up each stream still has CONN_RING_SURE, so none waits for another.
  */
 static int make_room(struct conn *c, size_t n_bytes, size_t *ret_bytes)
 {
@@ -67,10 +66,12 @@ static int make_room(struct conn *c, size_t n_bytes, size_t *ret_bytes)
 	const size_t size = conn_ring_size_for(ring, wanted);
 	int r = 0;
 
-	if (size <= RING_SURE_BYTES || t->send_total_bytes - before + size <= l->send_total_bytes)
+	if (size <= CONN_RING_SURE ||
+	    (t->send_total_bytes - before + size <= l->send_total_bytes &&
+	     size - before <= memory_room(t->config.memory, t->held_bytes)))
 		r = conn_ring_reserve(ring, c->out.una, wanted);
 	else if (before == 0)
-		r = conn_ring_reserve(ring, c->out.una, RING_SURE_BYTES);
+		r = conn_ring_reserve(ring, c->out.una, CONN_RING_SURE);
 	t->send_total_bytes += ring->size_bytes - before;
 	*ret_bytes = min_size(ring->size_bytes, l->send_bytes);
 	*ret_bytes -= min_size(*ret_bytes, used);

@@ -63,6 +63,8 @@ static void conn_free(struct conn *c)
 		TAILQ_REMOVE(&t->with_events, c, event_link);
 	conn_out_fini(c);
 	conn_in_fini(c);
+	conn_account(c);
+	assert(c->held_bytes == 0);
 	t->n_conns--;
 	if (c->is_listener)
 		t->n_listeners--;
@@ -99,11 +101,36 @@ struct conn *conn_find_remote(const struct ptcp_conns *t, uint32_t remote_id)
 	return c;
 }
 
+bool conn_has_room(const struct ptcp_conns *t)
+{
+	if (t->n_conns >= t->config.limits.n_conns || t->next_id > CONN_ID_MAX)
+		return false;
+	return t->n_conns < CONN_SURE ||
+	       memory_room(t->config.memory, t->held_bytes) >= CONN_WINDOW_MIN + CONN_RING_SURE;
+}
+
+/*
+ * The peer may fill what it was promised at any time, so that counts as held, in the size that the
+ * ring would have then.
+ */
+void conn_account(struct conn *c)
+{
+	struct ptcp_conns *t = c->table;
+	const size_t in_bytes = c->in.promised > 0
+					? conn_ring_size_for(&c->in.ring, (size_t)c->in.promised)
+					: c->in.ring.size_bytes;
+	const size_t now_bytes = in_bytes + c->out.ring.size_bytes;
+
+	memory_account(t->config.memory, c->held_bytes, now_bytes);
+	t->held_bytes += now_bytes - c->held_bytes;
+	c->held_bytes = now_bytes;
+}
+
 struct conn *conn_new(struct ptcp_conns *t)
 {
 	struct conn *c, **at;
 
-	if (t->n_conns >= t->config.limits.n_conns || t->next_id > CONN_ID_MAX)
+	if (!conn_has_room(t))
 		return NULL;
 	c = calloc(1, sizeof(*c));
 	if (!c)
@@ -136,6 +163,7 @@ void conn_settle(struct conn *c, uint64_t now_us)
 	struct ptcp_conns *t = c->table;
 	const bool has_work = !t->lost && conn_has_work(c);
 
+	conn_account(c);
 	if (is_done(c)) {
 		conn_free(c);
 		return;
@@ -309,7 +337,7 @@ static int new_named(struct ptcp_conns *t, const char *service, struct conn **re
 		return -ENOTCONN;
 	if (service_bytes > PTCP_CONN_SERVICE_BYTES_MAX)
 		return -EINVAL;
-	if (t->n_conns >= t->config.limits.n_conns || t->next_id > CONN_ID_MAX)
+	if (!conn_has_room(t))
 		return -ENOBUFS;
 	c = conn_new(t);
 	if (!c)

@@ -14,6 +14,8 @@ src_ptcp_libptcp_la_SOURCES = \
 	src/ptcp/handshake.c \
 	src/ptcp/input.c \
 	src/ptcp/keys.c \
+	src/ptcp/memory.c \
+	src/ptcp/memory.h \
 	src/ptcp/output.c \
 	src/ptcp/pacer.c \
 	src/ptcp/pacer.h \

@@ -42,13 +42,18 @@ struct parity_symbols {
 	uint8_t rows[PARITY_ROWS_KEPT][PARITY_SYMBOL_BYTES];
 };
 
-static bool prepare(struct parity_receiver *r)
+static bool prepare(struct ptcp_assoc *a)
 {
+	struct parity_receiver *const r = &a->parity_rx;
+
 	if (r->symbols)
 		return true;
+	if (memory_room(a->config.memory, 0) < sizeof(*r->symbols))
+		return false;
 	struct parity_symbols *const s = malloc(sizeof(*s));
 	if (!s)
 		return false;
+	memory_account(a->config.memory, 0, sizeof(*s));
 	for (unsigned i = 0; i < PARITY_SLOTS; i++)
 		s->slots[i] = (struct parity_slot){ .pn = NO_PN };
 	memset(s->blocks, 0, sizeof(s->blocks));
@@ -87,7 +92,7 @@ void parity_keep(struct ptcp_assoc *a, uint64_t pn, const uint8_t *frames, size_
 	struct parity_receiver *const r = &a->parity_rx;
 
 	r->used_us = a->now_us;
-	if (n_bytes > PARITY_SYMBOL_BYTES - 2 || !prepare(r))
+	if (n_bytes > PARITY_SYMBOL_BYTES - 2 || !prepare(a))
 		return;
 	struct parity_symbols *const s = r->symbols;
 	struct parity_slot *const slot = &s->slots[slot_of(pn)];
@@ -217,7 +222,7 @@ int parity_frame(struct ptcp_assoc *a, struct reader *reader)
 
 	a->stats.parity_received++;
 	r->used_us = a->now_us;
-	if (!prepare(r) || !is_wanted(a, base_pn, positions))
+	if (!prepare(a) || !is_wanted(a, base_pn, positions))
 		return 0;
 	struct parity_block *const b = block_get(r, base_pn, positions, symbol_bytes);
 	if (!b)
@@ -401,6 +406,18 @@ void parity_write_repaired(struct ptcp_assoc *a, struct build *b)
 /* ---- memory
  * -------------------------------------------------------------------------------------- */
 
+static void give_back(struct ptcp_assoc *a)
+{
+	struct parity_receiver *const r = &a->parity_rx;
+
+	if (!r->symbols)
+		return;
+	free(r->symbols);
+	r->symbols = NULL;
+	r->n_ready = 0;
+	memory_account(a->config.memory, sizeof(*r->symbols), 0);
+}
+
 void parity_tick(struct ptcp_assoc *a)
 {
 	struct parity_sender *const tx = &a->parity_tx;
@@ -410,15 +427,12 @@ void parity_tick(struct ptcp_assoc *a)
 		free(tx->rows);
 		tx->rows = NULL;
 	}
-	if (rx->symbols && a->now_us >= rx->used_us + PARITY_KEEP_US) {
-		free(rx->symbols);
-		rx->symbols = NULL;
-		rx->n_ready = 0;
-	}
+	if (a->now_us >= rx->used_us + PARITY_KEEP_US)
+		give_back(a);
 }
 
 void parity_fini(struct ptcp_assoc *a)
 {
 	free(a->parity_tx.rows);
-	free(a->parity_rx.symbols);
+	give_back(a);
 }

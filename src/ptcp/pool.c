@@ -1,6 +1,6 @@
 /* Message buffers. */
 #include "ptcp/pool.h"
-#include "ptcp/ptcp.h"
+#include "ptcp/memory.h"
 
 #define OWN_BYTES (2 * POOL_BYTES_MAX) /* whatever others hold */
 
@@ -22,9 +22,8 @@ void pool_init(struct pool *p, size_t budget_bytes, struct ptcp_memory *shared)
 
 static void account(struct pool *p, size_t n_bytes)
 {
+	memory_account(p->shared, p->held_bytes, p->held_bytes + n_bytes);
 	p->held_bytes += n_bytes;
-	if (p->shared)
-		p->shared->held_bytes += n_bytes;
 }
 
 static void trim_class(struct pool *p, unsigned class, uint32_t n)
@@ -61,12 +60,9 @@ void pool_fini(struct pool *p)
 /* May the pool hold that much? */
 static bool within(const struct pool *p, size_t n_bytes)
 {
-	const struct ptcp_memory *const m = p->shared;
-
 	if (n_bytes > p->budget_bytes)
 		return false;
-	return !m || n_bytes <= OWN_BYTES ||
-	       (m->held_bytes < m->limit_bytes && n_bytes <= m->limit_bytes - m->held_bytes);
+	return n_bytes <= OWN_BYTES || n_bytes <= memory_room(p->shared, 0);
 }
 
 bool pool_get(struct pool *p, size_t n_bytes, struct pool_buffer *ret_buffer)

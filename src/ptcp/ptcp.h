@@ -172,10 +172,11 @@ struct ptcp_config {
 };
 
 /*
- * A bound on the message buffers of many associations together. None takes more than the rest
- * leave free, so one that is alone gets half, each of two a third, and so on (the dynamic threshold
- * of shared packet buffers, Choudhury and Hahne 1998). A little is everybody's whatever the others
- * do.
+ * A bound on the buffers of many associations together: messages both ways, streams both ways (with
+ * what their peers were promised), parity. None takes more than the rest leave free, so one that is
+ * alone gets half, each of two a third, and so on (the dynamic threshold of shared packet buffers,
+ * Choudhury and Hahne 1998). A little is everybody's whatever the others do: 128 KiB of messages
+ * each way, and 8 KiB to receive and 4 KiB to send for each of 16 streams.
  */
 struct ptcp_memory {
 	size_t limit_bytes, held_bytes;

@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "ptcp/conn_private.h"
+#include "ptcp/ptcp.h"
 
 #define PACKET_BYTES  1200
 #define PACKETS_MAX   4096
@@ -59,12 +60,14 @@ static void trace(void *user, uint32_t id, enum ptcp_conn_state from, enum ptcp_
 		 ptcp_conn_input_name(because));
 }
 
-static void net_init_with(struct net *n, const struct ptcp_conn_limits *limits)
+static void net_init_sharing(struct net *n, const struct ptcp_conn_limits *limits,
+			     struct ptcp_memory *memory)
 {
 	*n = (struct net){ .now_us = 1000000, .accept = true, .rng = 1 };
 	for (int i = 0; i < 2; i++) {
 		const struct ptcp_conns_config config = {
 			.limits = *limits,
+			.memory = memory,
 			.trace = trace,
 			.trace_user = n->trace[i],
 		};
@@ -73,6 +76,11 @@ static void net_init_with(struct net *n, const struct ptcp_conn_limits *limits)
 		assert_non_null(n->end[i]);
 		ptcp_conns_set_rtt(n->end[i], 2 * DELAY_US, 3 * 2 * DELAY_US);
 	}
+}
+
+static void net_init_with(struct net *n, const struct ptcp_conn_limits *limits)
+{
+	net_init_sharing(n, limits, NULL);
 }
 
 static void net_init(struct net *n)
@@ -1323,6 +1331,74 @@ static void each_stream_may_send_something_when_the_budget_is_gone(void **state)
 	net_fini(&n);
 }
 
+/* Two associations, all four ends on one machine. */
+static void the_memory_of_all_associations_is_shared(void **state)
+{
+	const struct ptcp_conn_limits limits = { 0 };
+	struct ptcp_memory memory = { .limit_bytes = 4 << 20 };
+	struct net n[2];
+	uint64_t written[2];
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		net_init_sharing(&n[i], &limits, &memory);
+		establish(&n[i]);
+	}
+	/* Promised: 128 KiB to each of four. */
+	assert_int_equal(memory.held_bytes, 4 * 131072);
+	/* The first takes much, but leaves something; the second takes less. */
+	written[0] = feed(&n[0], 0, 0, 16 << 20);
+	assert_in_range(written[0], 1 << 20, 2 << 20);
+	written[1] = feed(&n[1], 0, 0, 16 << 20);
+	assert_in_range(written[1], 1 << 17, 1 << 20);
+	assert_in_range(memory.held_bytes, written[0] + written[1], memory.limit_bytes);
+	/* And all of it arrives: windows that do not open as far as they would still open. */
+	for (int i = 0; i < 2; i++) {
+		uint64_t got = 0;
+		int last = 0;
+
+		for (int turn = 0; turn < 10000 && got < written[i]; turn++) {
+			step(&n[i]);
+			got = drain(&n[i], 1, got, &last);
+			assert_true(memory.held_bytes <= memory.limit_bytes);
+		}
+		assert_int_equal(got, written[i]);
+		close_both(&n[i]);
+		net_fini(&n[i]);
+	}
+	assert_int_equal(memory.held_bytes, 0);
+}
+
+static void some_streams_go_on_when_others_hold_all_the_memory(void **state)
+{
+	const struct ptcp_conn_limits limits = { 0 };
+	struct ptcp_memory memory = { .limit_bytes = 1 << 20, .held_bytes = 1 << 20 };
+	struct net n;
+	int64_t id;
+
+	(void)state;
+	net_init_sharing(&n, &limits, &memory);
+	establish(&n); /* with the listener, the second at that end */
+	assert_int_equal(memory.held_bytes, (1 << 20) + 2 * CONN_WINDOW_MIN);
+	transfer(&n, 100000, 100000);
+	assert_true(memory.held_bytes <= (1 << 20) + 2 * (CONN_WINDOW_MIN + CONN_RING_SURE));
+	for (unsigned i = 2; i < CONN_SURE; i++) {
+		id = ptcp_conns_connect(n.end[0], 0, PORT, SERVICE, n.now_us);
+		assert_true(id > 0);
+	}
+	settle(&n);
+	id = ptcp_conns_connect(n.end[0], 0, PORT, SERVICE, n.now_us);
+	assert_true(id > 0); /* the sixteenth here, the seventeenth there */
+	settle(&n);
+	assert_int_equal(n.closed[0].id, id);
+	assert_int_equal(n.closed[0].error, PTCP_CONN_BUSY);
+	assert_int_equal(ptcp_conns_connect(n.end[0], 0, PORT, SERVICE, n.now_us), -ENOBUFS);
+	memory.limit_bytes += 1 << 20;
+	assert_true(ptcp_conns_connect(n.end[0], 0, PORT, SERVICE, n.now_us) > 0);
+	net_fini(&n);
+	assert_int_equal(memory.held_bytes, 1 << 20);
+}
+
 static void connections_share_packets_in_turn(void **state)
 {
 	struct net n;
@@ -1647,6 +1723,8 @@ int main(void)
 		cmocka_unit_test(all_windows_together_keep_to_the_budget),
 		cmocka_unit_test(send_buffers_keep_to_their_limit_and_tell_when_there_is_room),
 		cmocka_unit_test(each_stream_may_send_something_when_the_budget_is_gone),
+		cmocka_unit_test(the_memory_of_all_associations_is_shared),
+		cmocka_unit_test(some_streams_go_on_when_others_hold_all_the_memory),
 		cmocka_unit_test(connections_share_packets_in_turn),
 		cmocka_unit_test(a_peer_that_breaks_the_rules_of_a_stream_loses_it),
 		cmocka_unit_test(holes_in_a_stream_are_bounded),

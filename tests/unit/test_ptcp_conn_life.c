@@ -8,12 +8,15 @@
 #include <stdio.h>
 
 #include "ptcp/conn_private.h"
+#include "ptcp/ptcp.h"
 
 #define N_SEEDS      600
 #define N_OOM_SEEDS  150
 #define N_STREAMS    5
 #define PACKET_BYTES 1200
 #define FRAMES_MAX   16
+/* What is each one's whatever others hold; both may open both ends of a crossing stream. */
+#define SURE_BYTES (4 * N_STREAMS * (CONN_WINDOW_MIN + CONN_RING_SURE))
 
 /* ---- memory that fails when told to, and is counted --------------------------------------------
  */
@@ -98,6 +101,7 @@ struct world {
 	unsigned loss_percent, wrong_percent, copy_percent, late_percent;
 	uint64_t now_us;
 	struct ptcp_conns *end[2];
+	struct ptcp_memory memory; /* of both, as on one machine */
 	struct side side[N_STREAMS][2];
 	bool crossing[N_STREAMS];
 	struct packet *queue;
@@ -325,6 +329,7 @@ static void begin(struct world *w, uint32_t seed, uint32_t oom_one_in)
 	for (int i = 0; i < 2; i++) {
 		const struct ptcp_conns_config config = {
 			.limits = limits[below(w, ARRAY_SIZE(limits))],
+			.memory = &w->memory,
 		};
 
 		w->end[i] = ptcp_conns_new(&config);
@@ -343,6 +348,8 @@ static void begin(struct world *w, uint32_t seed, uint32_t oom_one_in)
 			side->abort_at = below(w, 40000);
 		}
 	}
+	/* From next to nothing to more than is needed; listeners do not count. */
+	w->memory.limit_bytes = (size_t)1 << (12 + seed % 10);
 	refuse_one_in = oom_one_in;
 }
 
@@ -427,6 +434,7 @@ static void run(struct world *w)
 			deliver(w, p);
 		}
 		tick(w);
+		assert_true(w->memory.held_bytes <= w->memory.limit_bytes + SURE_BYTES);
 	}
 }
 
@@ -449,8 +457,10 @@ static void judge(struct world *w)
 		assert_int_equal(ptcp_conns_deadline_us(w->end[i]), NEVER_US);
 		assert_int_equal(w->end[i]->send_total_bytes, 0);
 		assert_int_equal(w->end[i]->window_total_bytes, 0);
+		assert_int_equal(w->end[i]->held_bytes, 0);
 		ptcp_conns_free(w->end[i]);
 	}
+	assert_int_equal(w->memory.held_bytes, 0);
 }
 
 static void story(uint32_t seed, uint32_t oom_one_in)

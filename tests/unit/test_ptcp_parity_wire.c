@@ -194,9 +194,13 @@ static void got_message(struct pair_end *end, const uint8_t *data, size_t n_byte
 	assert_false(r.failed);
 }
 
+static struct ptcp_memory memory; /* of both */
+
 static void begin(enum ptcp_parity parity)
 {
-	const struct ptcp_config config = { .parity = parity };
+	const struct ptcp_config config = { .parity = parity, .memory = &memory };
+
+	memory = (struct ptcp_memory){ .limit_bytes = 64 << 20 };
 
 	pair_init(&pair, 1, &config);
 	pair_link_set(&pair, 1, (struct pair_link){ .delay_us = 10000 });
@@ -630,9 +634,11 @@ static void memory_of_parity_is_given_back_when_it_rests(void **state)
 	assert_int_equal(input_parity(&f), 0);
 	deliver();
 	assert_true(used_bytes > before_bytes + 500000);
+	assert_in_range(memory.held_bytes, 500000, MEMORY_BYTES + 10000);
 	pair.now_us += RETIRE_US;
 	ptcp_tick(pair.end[1].a, pair.now_us);
 	assert_true(used_bytes < before_bytes + 10000);
+	assert_true(memory.held_bytes < 10000);
 	/* And it begins again. */
 	const struct frames later[] = { message_frames(502), message_frames(503) };
 	const struct parity again = parity_over(BASE + 100, later, 2, 0);
@@ -651,6 +657,10 @@ static void without_memory_packets_still_come_but_none_is_rebuilt(void **state)
 	begin(PTCP_PARITY_AUTO);
 	const struct parity f = parity_over(BASE, sources, 2, 0);
 	deliver();
+	/* None in the common bound, or none at all. */
+	memory.limit_bytes = 0;
+	assert_int_equal(input_source(BASE + 50, &sources[0]), 0);
+	memory.limit_bytes = 64 << 20;
 	refuse = true;
 	const int taken[] = { input_source(BASE + 1, &sources[1]), input_parity(&f) };
 	refuse = false;
@@ -659,6 +669,7 @@ static void without_memory_packets_still_come_but_none_is_rebuilt(void **state)
 	assert_true(is_open());
 	assert_int_equal(n_rebuilt(), 0);
 	pair_fini(&pair);
+	assert_int_equal(memory.held_bytes, 0);
 }
 
 int main(void)
