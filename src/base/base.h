@@ -299,6 +299,14 @@ int endpoint_from_sockaddr(const struct sockaddr *sa, struct endpoint *ret_endpo
 size_t endpoint_to_sockaddr(const struct endpoint *e, bool map_ipv4,
 			    struct sockaddr_storage *ret_sa);
 
+/* ---- memory --------------------------------------------------------------------------- */
+
+/*
+ * Gives free heap and the clean pages of code back to the system. What is still used comes back at
+ * the price of a page fault, so this is for when a process has come to rest.
+ */
+void footprint_shrink(void);
+
 /* ---- log: the programs alone call this ------------------------------------------------ */
 
 enum log_level { LOG_ERROR_ = 3, LOG_WARN_ = 4, LOG_NOTE_ = 5, LOG_INFO_ = 6, LOG_DEBUG_ = 7 };

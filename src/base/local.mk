@@ -7,5 +7,6 @@ src_base_libbase_la_SOURCES = \
 	src/base/base.h \
 	src/base/bytes.c \
 	src/base/endpoint.c \
+	src/base/footprint.c \
 	src/base/log.c \
 	src/base/text.c

@@ -4,15 +4,12 @@
  */
 #include "daemon/internal.h"
 
-#include <malloc.h>
-
-#define SWEEP_US       (10 * US_PER_S)
-#define SWEEP_IDLE_US  (300 * US_PER_S)
-#define TRIM_BYTES     ((size_t)64 << 10) /* so much freed is worth the work */
-#define TRIM_PAD_BYTES ((size_t)64 << 10)
-#define TRIM_US        (2 * US_PER_S)
-#define SAVE_US        (50 * US_PER_MS)
-#define SAVE_SHARE     10 /* of the time is for the disk, at most */
+#define SWEEP_US      (10 * US_PER_S)
+#define SWEEP_IDLE_US (300 * US_PER_S)
+#define TRIM_BYTES    ((size_t)64 << 10) /* so much freed is worth the work */
+#define TRIM_US       (2 * US_PER_S)
+#define SAVE_US       (50 * US_PER_MS)
+#define SAVE_SHARE    10 /* of the time is for the disk, at most */
 
 /*
  * Certificates and permissions end by the clock, connections by not being needed: while something
@@ -45,7 +42,7 @@ static void on_trim(void *user, uint64_t now_us)
 
 	(void)now_us;
 	d->freed_bytes = 0;
-	malloc_trim(TRIM_PAD_BYTES);
+	footprint_shrink();
 	net_loop_rest(d->loop);
 }
 

@@ -2,6 +2,7 @@
 #include "base/base.h"
 
 #include <netinet/in.h>
+#include <stdio.h>
 #include <sys/socket.h>
 
 static void a_reader_stops_at_the_end_and_stays_failed(void **state)
@@ -180,6 +181,33 @@ static void serial_numbers_compare_across_the_wrap(void **state)
 	assert_true(seq32_le(5, 5));
 }
 
+/* ---- memory -------------------------------------------------------------------------- */
+
+/* Pages of files that are mapped and resident (proc(5), statm). */
+static unsigned long file_pages(void)
+{
+	unsigned long n_pages = 0;
+	FILE *file = fopen("/proc/self/statm", "re");
+
+	assert_non_null(file);
+	assert_int_equal(fscanf(file, "%*u %*u %lu", &n_pages), 1);
+	fclose(file);
+	return n_pages;
+}
+
+static void shrinks_its_footprint(void **state)
+{
+	const unsigned long before = file_pages();
+	char text[7];
+
+	(void)state;
+	footprint_shrink();
+	assert_true(file_pages() < before);
+	/* Code and constants come back as they were. */
+	hex_encode("abc", 3, text);
+	assert_string_equal(text, "616263");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -190,6 +218,7 @@ int main(void)
 		cmocka_unit_test(endpoints_parse_only_what_they_print),
 		cmocka_unit_test(mapped_socket_addresses_become_ipv4_and_back),
 		cmocka_unit_test(siphash_gives_the_vector_of_its_paper),
+		cmocka_unit_test(shrinks_its_footprint),
 		cmocka_unit_test(hostile_text_cannot_drive_a_terminal),
 		cmocka_unit_test(numbers_and_hex_are_strict),
 		cmocka_unit_test(serial_numbers_compare_across_the_wrap),
