@@ -357,10 +357,12 @@ static void serve(struct daemon *d)
 
 int daemon_run(const struct daemon_options *options)
 {
+	/* Zero as it is: to write that would make a megabyte resident. */
 	static struct daemon daemon;
 	struct daemon *d = &daemon;
 
-	*d = (struct daemon){ .options = options, .exit_status = EXIT_SUCCESS, .lock_fd = -1 };
+	d->options = options;
+	d->lock_fd = -1;
 	TAILQ_INIT(&d->peers);
 	TAILQ_INIT(&d->ops);
 	TAILQ_INIT(&d->identities.list);
