@@ -59,8 +59,9 @@ static void show_machine(const json_t *result)
 	row("program", text_of(json_object_get(result, "daemon"), "about"));
 	json_array_foreach (json_object_get(result, "identities"), i, one)
 		date_row("identity", text_of(one, "address"), json_object_get(one, "expires"));
-	snprintf(text, sizeof(text), "%s: %sconnected", text_of(self, "server"),
-		 json_is_true(json_object_get(self, "connected")) ? "" : "not ");
+	snprintf(text, sizeof(text), "%s: %sconnected%s%s", text_of(self, "server"),
+		 json_is_true(json_object_get(self, "connected")) ? "" : "not ",
+		 *text_of(self, "server_way") ? " by " : "", text_of(self, "server_way"));
 	row("server", text);
 	json_array_foreach (json_object_get(network, "addresses"), i, one) {
 		snprintf(text, sizeof(text), "%s on %s", text_of(one, "address"),

@@ -140,12 +140,13 @@ static void state_cells(struct table *t, const json_t *peer)
 static void show_self(const json_t *self)
 {
 	const bool connected = json_is_true(json_object_get(self, "connected"));
+	const char *way = text_of(self, "server_way", "");
 	char address[512], server[512];
 
 	printf("%s  %s  %s\n", clean(text_of(self, "address", "no identity"), address, 512),
 	       text_of(self, "ipv4", "-"), text_of(self, "ipv6", "-"));
-	printf("server %s: %s\n", clean(text_of(self, "server", "-"), server, 512),
-	       connected ? "connected" : "not connected");
+	printf("server %s: %s%s%s\n", clean(text_of(self, "server", "-"), server, 512),
+	       connected ? "connected" : "not connected", *way ? " by " : "", way);
 }
 
 static void show_peer_lines(const json_t *peer)

@@ -236,6 +236,11 @@ struct crypto_tls_policy {
 	 */
 	int (*verify)(void *user, struct crypto_cert *cert);
 	void *user;
+	/* Client: the name to ask for (RFC 6066, section 3); NULL: none. Copied. */
+	const char *server_name;
+	/* The one application protocol (RFC 7301), at most 255 bytes: a client offers it, a server
+	 * refuses those that offer others alone. NULL: no word of it. Must outlive the connection. */
+	const char *alpn;
 };
 
 enum crypto_tls_state {

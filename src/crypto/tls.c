@@ -57,6 +57,30 @@ static bool set_groups(SSL_CTX *ctx)
 /* OpenSSL calls this instead of its own path validation. 1: accepted. */
 static int on_verify(X509_STORE_CTX *store_ctx, void *unused);
 
+/* OpenSSL calls this for what a client offers. */
+static int on_alpn(SSL *ssl, const unsigned char **ret, unsigned char *ret_bytes,
+		   const unsigned char *offered, unsigned offered_bytes, void *unused)
+{
+	const struct crypto_tls *tls = SSL_get_app_data(ssl);
+	const char *ours = tls->policy.alpn;
+	struct reader r = reader_over(offered, offered_bytes);
+
+	(void)unused;
+	if (!ours)
+		return SSL_TLSEXT_ERR_NOACK;
+	while (r.left_bytes > 0) {
+		const uint8_t n_bytes = reader_u8(&r);
+		const uint8_t *name = reader_bytes(&r, n_bytes);
+
+		if (!name || n_bytes != strlen(ours) || memcmp(name, ours, n_bytes) != 0)
+			continue;
+		*ret = name;
+		*ret_bytes = n_bytes;
+		return SSL_TLSEXT_ERR_OK;
+	}
+	return SSL_TLSEXT_ERR_ALERT_FATAL;
+}
+
 static bool set_up(SSL_CTX *ctx, bool tls13_only)
 {
 	SSL_CTX_set_options(ctx,
@@ -69,6 +93,7 @@ static bool set_up(SSL_CTX *ctx, bool tls13_only)
 	SSL_CTX_set_max_cert_list(ctx, PEER_CHAIN_MAX_BYTES);
 	SSL_CTX_set_security_level(ctx, 2);
 	SSL_CTX_set_cert_verify_callback(ctx, on_verify, NULL);
+	SSL_CTX_set_alpn_select_cb(ctx, on_alpn, NULL);
 	return SSL_CTX_set_min_proto_version(ctx, tls13_only ? TLS1_3_VERSION : TLS1_2_VERSION) ==
 		       1 &&
 	       SSL_CTX_set_max_proto_version(ctx, 0) == 1 && SSL_CTX_set_num_tickets(ctx, 0) == 1 &&
@@ -311,6 +336,27 @@ static int connect_buffers(struct crypto_tls *tls)
 	return 0;
 }
 
+/* What a client's hello names. False: a name is too long, or there is no memory. */
+static bool set_names(struct crypto_tls *tls)
+{
+	const struct crypto_tls_policy *policy = &tls->policy;
+	unsigned char offer[256];
+	const size_t n_bytes = policy->alpn ? strlen(policy->alpn) : 0;
+
+	if (policy->role != CRYPTO_TLS_CLIENT)
+		return true;
+	if (policy->server_name && SSL_set_tlsext_host_name(tls->ssl, policy->server_name) != 1)
+		return false;
+	tls->policy.server_name = NULL; /* OpenSSL has a copy */
+	if (!policy->alpn)
+		return true;
+	if (n_bytes == 0 || n_bytes >= sizeof(offer))
+		return false;
+	offer[0] = (unsigned char)n_bytes;
+	memcpy(offer + 1, policy->alpn, n_bytes);
+	return SSL_set_alpn_protos(tls->ssl, offer, (unsigned)n_bytes + 1) == 0;
+}
+
 int crypto_tls_new(struct crypto_tls_context *context, const struct crypto_tls_policy *policy,
 		   struct crypto_tls **ret)
 {
@@ -331,6 +377,8 @@ int crypto_tls_new(struct crypto_tls_context *context, const struct crypto_tls_p
 	SSL_set_app_data(tls->ssl, tls);
 	SSL_set_info_callback(tls->ssl, on_info);
 	SSL_set_verify(tls->ssl, verify_mode(policy), NULL);
+	if (!set_names(tls))
+		return crypto_fault(-EINVAL);
 	if (policy->role == CRYPTO_TLS_CLIENT)
 		SSL_set_connect_state(tls->ssl);
 	else

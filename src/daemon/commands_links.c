@@ -33,9 +33,10 @@ json_t *status_self(struct daemon *d)
 			memcpy(ip4.bytes, link->shown.own4, 4);
 	if (h && hub_is_ready(h))
 		endpoint_format(&h->server->remote, server);
-	return json_pack("{s:s,s:s,s:s,s:s,s:b,s:s?}", "address", id->address.text, "ipv4",
+	return json_pack("{s:s,s:s,s:s,s:s,s:s,s:b,s:s?}", "address", id->address.text, "ipv4",
 			 ip_format(&ip4, v4), "ipv6", ip_format(&ip6, v6), "server",
-			 *server ? server : id->address.domain, "connected", h && hub_is_ready(h),
+			 *server ? server : id->address.domain, "server_way",
+			 *server ? serverlink_way(h->server) : "", "connected", h && hub_is_ready(h),
 			 "reason",
 			 h && !hub_is_ready(h) && h->problem.code ? h->problem.error : NULL);
 }

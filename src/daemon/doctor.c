@@ -317,6 +317,17 @@ static void explain_retry(json_t *list, const struct link *link, const struct se
 		    (unsigned long long)((s->nat.retry_us - now_us) / US_PER_S + 1), s->nat.round);
 }
 
+/* Over which kind of connection a server relays for this link. */
+static const char *relay_way(const struct link *link)
+{
+	const struct hub_link *h;
+
+	LIST_FOREACH (h, &link->daemon->hubs, entry)
+		if (h->identity == link->identity && hub_is_ready(h) && *serverlink_way(h->server))
+			return serverlink_way(h->server);
+	return "TLS over TCP";
+}
+
 static json_t *explanation(struct link *link, const struct session_status *s)
 {
 	struct nat_pair_info pairs[NAT_PAIRS_MAX];
@@ -336,7 +347,7 @@ static json_t *explanation(struct link *link, const struct session_status *s)
 		say(list,
 		    "packets go through the server's relay by %s; they are sealed for the "
 		    "peer, so the server cannot read them",
-		    s->relay_udp ? "UDP" : "TLS over TCP");
+		    s->relay_udp ? "UDP" : relay_way(link));
 		explain_relay(reasons, link, s);
 		json_array_extend(list, reasons);
 		json_decref(reasons);
@@ -377,6 +388,10 @@ static void judge_server(json_t *findings, struct daemon *d)
 	if (!id)
 		finding(findings, "problem", "q2q-tun register ADDRESS",
 			"this machine has no identity");
+	else if (h && hub_is_ready(h) && *serverlink_way(h->server))
+		finding(findings, "note", "let TCP port 8788 and UDP out of this network",
+			"only TLS on port 443 gets to the server of %s from here",
+			id->address.domain);
 	else if (h && hub_is_ready(h))
 		finding(findings, "ok", "", "the server of %s is connected", id->address.domain);
 	else
@@ -397,7 +412,8 @@ static void judge_udp(json_t *findings, const struct daemon *d)
 						       : "");
 	else if ((v4.n_asked || v6.n_asked) && !v4.n_pending && !v6.n_pending)
 		finding(findings, "warning",
-			"let UDP out of this network; until then tunnels go through the relay",
+			"let UDP out of this network; until then tunnels go by TCP: directly where "
+			"a peer can be reached by it, else through the relay",
 			"UDP is blocked: no answer from any of %zu questions to servers",
 			v4.n_asked + v6.n_asked);
 	if (d->nat64.known.prefix_bits)

@@ -7,6 +7,7 @@
  *   files.c       the state directory             identities.c  who we are
  *   domains.c     pinned domains                  peers.c       whom we know
  *   requests.c    who asked in vain               serverlink.c  one control connection
+ *   lanes.c       its two ways to the server
  *   hub.c         the connections that we keep    ask.c         asking for peers
  *   inbound.c     what servers ask and tell
  *   links.c       one peer's session and its pump
@@ -29,6 +30,7 @@
 #include "daemon/daemon.h"
 #include "daemon/domains.h"
 #include "daemon/identities.h"
+#include "daemon/lanes.h"
 #include "net/net.h"
 #include "q2q/q2q.h"
 #include "session/session.h"
@@ -176,10 +178,12 @@ struct serverlink {
 	char expect[CRYPTO_FINGERPRINT_BYTES];
 	enum serverlink_state state;
 	struct net_query *query;
-	struct net_connect *connect;
+	struct lanes lanes;
+	enum lane_kind lane; /* in use, once connected */
 	struct net_q2q *driver;
 	struct q2q_conn *conn;       /* of the driver; NULL without */
 	struct net_timer deadline;   /* of RESOLVING to SECURING */
+	struct net_timer patience;   /* with one lane, while there is another */
 	struct net_soon report;      /* on_failed from outside of its own calls */
 	struct crypto_cert *offered; /* a domain certificate that is not pinned, or differs */
 	bool untrusted_new;          /* failed because nobody said yes to `offered` yet */
@@ -193,6 +197,8 @@ struct serverlink {
 
 int serverlink_new(const struct serverlink_config *config, struct serverlink **ret_link);
 void serverlink_free(struct serverlink *l); /* no more callbacks */
+/* "TLS on port 443", or "" on the usual port. */
+const char *serverlink_way(const struct serverlink *l);
 /* Only when IDLE, and after on_failed where it had failed. */
 void serverlink_start(struct serverlink *l);
 /* The network changed: ends a connection from an address that this machine has no more, and asks
@@ -676,6 +682,7 @@ struct daemon {
 	struct nat64 nat64;
 	struct portmap portmap;
 	struct gather gather;
+	struct lanes_memory lanes;
 	struct logring log;
 
 	struct net_listener *control;

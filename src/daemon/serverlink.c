@@ -52,12 +52,12 @@ static void leave(struct serverlink *l)
 static void tear_down(struct serverlink *l)
 {
 	net_query_cancel(l->query);
-	net_connect_cancel(l->connect);
+	lanes_cancel(&l->lanes);
 	if (l->driver)
 		net_q2q_close(l->driver);
 	net_timer_disarm(&l->deadline);
+	net_timer_disarm(&l->patience);
 	l->query = NULL;
-	l->connect = NULL;
 	l->driver = NULL;
 	l->conn = NULL;
 }
@@ -69,6 +69,27 @@ static void on_report(void *user)
 	l->busy++;
 	l->config.on_failed(l->config.user, l, &l->problem);
 	leave(l);
+}
+
+/* The connection came to nothing before a server answered by it, and there is another way. */
+static bool try_other(struct serverlink *l, const char *because)
+{
+	if (l->dead || l->state < SERVERLINK_CONNECTING || l->state >= SERVERLINK_READY ||
+	    !lanes_other(&l->lanes))
+		return false;
+	if (l->driver)
+		net_q2q_close(l->driver);
+	l->driver = NULL;
+	l->conn = NULL;
+	net_timer_disarm(&l->patience);
+	set_state(l, SERVERLINK_CONNECTING, because);
+	return true;
+}
+
+static void on_patience(void *user, uint64_t now_us)
+{
+	(void)now_us;
+	try_other(user, "nobody answered there");
 }
 
 /* l->problem says what happened; the owner is told once we are out of everything. */
@@ -83,7 +104,12 @@ static void fail(struct serverlink *l)
 
 static void ready(struct serverlink *l, const char *because)
 {
+	struct daemon *d = l->config.daemon;
+
 	net_timer_disarm(&l->deadline);
+	net_timer_disarm(&l->patience);
+	lanes_remember(&d->lanes, d->network_signature, &l->lanes, l->lane,
+		       net_loop_now_us(d->loop));
 	set_state(l, SERVERLINK_READY, because);
 	l->busy++;
 	l->config.on_ready(l->config.user, l);
@@ -274,6 +300,8 @@ static void closed(struct serverlink *l, const struct q2q_closed *c)
 			     "authorize %s",
 			     l->config.from.text);
 	} else {
+		if (try_other(l, c->text))
+			return;
 		problem_set(&l->problem, CTL_OFFLINE,
 			    "the connection to the server of %s ended: %s", l->domain, c->text);
 	}
@@ -339,7 +367,7 @@ static void on_closed(void *user, struct net_q2q *driver, int error)
 {
 	struct serverlink *l = user;
 
-	if (l->driver != driver)
+	if (l->driver != driver || try_other(l, error ? strerror(-error) : "it was closed"))
 		return;
 	problem_set(&l->problem, CTL_OFFLINE, "the connection to the server of %s ended: %s",
 		    l->domain, error ? strerror(-error) : "closed by the server");
@@ -348,28 +376,34 @@ static void on_closed(void *user, struct net_q2q *driver, int error)
 
 /* ---- finding and connecting ---- */
 
-static void on_connected(void *user, int error, int fd, const struct endpoint *remote)
+static void on_connected(void *user, int error, int fd, const struct endpoint *remote,
+			 enum lane_kind lane)
 {
 	struct serverlink *l = user;
 	const uint64_t now_us = net_loop_now_us(l->config.daemon->loop);
 	struct q2q_conn_config conn_config = { .role = Q2Q_CLIENT };
 	struct net_q2q_config config = {
-		.fd = fd, .on_events = on_events, .on_closed = on_closed, .user = l
+		.fd = fd,
+		.on_events = on_events,
+		.on_closed = on_closed,
+		.user = l,
+		.outer_name = lane == LANE_TLS ? l->domain : NULL,
 	};
 	char text[ENDPOINT_TEXT_BYTES];
 	int r;
 
-	l->connect = NULL;
 	if (error) {
 		problem_set(&l->problem, CTL_OFFLINE, "cannot reach the server of %s at %s: %s",
-			    l->domain, endpoint_format(&l->remote, text), strerror(-error));
+			    l->domain, endpoint_format(remote, text), strerror(-error));
 		problem_hint(&l->problem,
-			     "is the server running, and does a firewall let TCP port %u through?",
-			     l->remote.port);
+			     "is the server running, and does a firewall let TCP port %u or %u "
+			     "through?",
+			     remote->port, LANES_TLS_PORT);
 		fail(l);
 		return;
 	}
 	l->remote = *remote;
+	l->lane = lane;
 	conn_config.peer_ip = remote->ip;
 	r = q2q_conn_new(&conn_config, now_us, &config.conn);
 	if (r) {
@@ -385,6 +419,8 @@ static void on_connected(void *user, int error, int fd, const struct endpoint *r
 		return;
 	}
 	l->conn = config.conn;
+	if (lanes_has_other(&l->lanes))
+		net_timer_arm(&l->patience, now_us + LANES_PATIENCE_US);
 	l->busy++;
 	begin(l, now_us);
 	if (l->driver)
@@ -403,9 +439,22 @@ static void keep_found(struct serverlink *l, const struct net_resolved *result)
 			l->found[l->n_found++] = result->endpoints[i];
 }
 
+static const char *configured_server(const struct serverlink *l)
+{
+	const struct daemon_options *o = l->config.daemon->options;
+
+	if (*l->server)
+		return l->server;
+	for (size_t i = 0; i < o->n_domains; i++)
+		if (!strcmp(o->domains[i].domain, l->domain))
+			return o->domains[i].server;
+	return domains_server(&l->config.daemon->domains, l->domain);
+}
+
 static void on_resolved(void *user, const struct net_resolved *result)
 {
 	struct serverlink *l = user;
+	struct daemon *d = l->config.daemon;
 	int r;
 
 	l->query = NULL;
@@ -422,23 +471,12 @@ static void on_resolved(void *user, const struct net_resolved *result)
 	}
 	set_state(l, SERVERLINK_CONNECTING, "found");
 	keep_found(l, result);
-	l->remote = result->endpoints[0]; /* to be named should none of them answer */
-	r = net_connect_new(l->config.daemon->loop, result->endpoints, result->n_endpoints,
-			    CONNECT_TIMEOUT_US, on_connected, l, &l->connect);
+	lanes_plan(&l->lanes, result, configured_server(l) != NULL);
+	r = lanes_start(&l->lanes, d->loop,
+			lanes_recall(&d->lanes, d->network_signature, net_loop_now_us(d->loop)),
+			CONNECT_TIMEOUT_US, on_connected, l);
 	if (r)
 		fault(l, r);
-}
-
-static const char *configured_server(const struct serverlink *l)
-{
-	const struct daemon_options *o = l->config.daemon->options;
-
-	if (*l->server)
-		return l->server;
-	for (size_t i = 0; i < o->n_domains; i++)
-		if (!strcmp(o->domains[i].domain, l->domain))
-			return o->domains[i].server;
-	return domains_server(&l->config.daemon->domains, l->domain);
 }
 
 static int resolve(struct serverlink *l)
@@ -479,6 +517,7 @@ int serverlink_new(const struct serverlink_config *config, struct serverlink **r
 	snprintf(l->server, sizeof(l->server), "%s", config->server ? config->server : "");
 	snprintf(l->expect, sizeof(l->expect), "%s", config->expect ? config->expect : "");
 	net_timer_init(&l->deadline, config->daemon->loop, on_deadline, l);
+	net_timer_init(&l->patience, config->daemon->loop, on_patience, l);
 	net_soon_init(&l->report, config->daemon->loop, on_report, l);
 	*ret_link = l;
 	return 0;
@@ -540,6 +579,11 @@ void serverlink_check(struct serverlink *l)
 		    "left",
 		    l->domain);
 	fail(l);
+}
+
+const char *serverlink_way(const struct serverlink *l)
+{
+	return l->driver && l->lane == LANE_TLS ? "TLS on port 443" : "";
 }
 
 void serverlink_pump(struct serverlink *l)

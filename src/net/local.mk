@@ -7,6 +7,8 @@ src_net_libnet_la_SOURCES = \
 	src/net/line.c \
 	src/net/loop.c \
 	src/net/nat64.c \
+	src/net/outer.c \
+	src/net/outer.h \
 	src/net/q2q.c \
 	src/net/resolver.c \
 	src/net/socket.c \

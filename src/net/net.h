@@ -302,12 +302,17 @@ void net_listener_free(struct net_listener *listener); /* NULL is fine */
 
 /* ---- a q2q connection on a TCP socket ------------------------------------------------------- */
 
+struct crypto_tls_context;
 struct q2q_conn;
 struct net_q2q;
 
 struct net_q2q_config {
 	int fd;                /* taken over, also when net_q2q_new() fails */
 	struct q2q_conn *conn; /* taken over on success; freed with the driver */
+	/* Client: TLS comes first, around everything, and asks for this name; NULL: not so. Copied. */
+	const char *outer_name;
+	/* Server: whoever begins with TLS gets it, with this; NULL: nobody does. Referenced. */
+	struct crypto_tls_context *outer_tls;
 	/* The connection has events: pull them with q2q_conn_next_event(). Commands given to the
 	 * connection in here leave by themselves; outside of it call net_q2q_pump(). */
 	void (*on_events)(void *user, struct net_q2q *driver, struct q2q_conn *conn);
@@ -322,6 +327,7 @@ int net_q2q_new(struct net_loop *loop, const struct net_q2q_config *config,
 struct q2q_conn *net_q2q_conn(struct net_q2q *driver);
 struct endpoint net_q2q_remote(const struct net_q2q *driver);
 struct endpoint net_q2q_local(const struct net_q2q *driver);
+bool net_q2q_is_wrapped(const struct net_q2q *driver); /* TLS is around it */
 /* Something was asked of the connection from outside its callbacks: move its output. */
 void net_q2q_pump(struct net_q2q *driver);
 /* Bytes that wait for the socket. */

@@ -12,6 +12,8 @@
  */
 #include "net/internal.h"
 
+#include "crypto/crypto.h"
+#include "net/outer.h"
 #include "q2q/q2q.h"
 
 #include <netinet/in.h>
@@ -36,6 +38,8 @@ struct net_q2q {
 	struct net_trash trash;
 	struct net_linger linger;
 	struct endpoint local, remote;
+	struct net_outer *outer; /* NULL: no TLS around it */
+	bool began;              /* the first byte came */
 	uint8_t out[CHUNK_BYTES];
 	size_t out_start, out_end;
 	int error;   /* why the socket ended */
@@ -66,6 +70,12 @@ static void end(struct net_q2q *d, int error)
 	q2q_conn_input_end(d->config.conn, net_loop_now_us(d->loop));
 }
 
+static size_t next_output(struct net_q2q *d, uint64_t now_us)
+{
+	return d->outer ? net_outer_output(d->outer, d->config.conn, d->out, sizeof(d->out), now_us)
+			: q2q_conn_output(d->config.conn, d->out, sizeof(d->out), now_us);
+}
+
 /* Writes what waits. True if anything left. */
 static bool move_output(struct net_q2q *d)
 {
@@ -77,8 +87,7 @@ static bool move_output(struct net_q2q *d)
 
 		if (d->out_start == d->out_end) {
 			d->out_start = 0;
-			d->out_end =
-				q2q_conn_output(d->config.conn, d->out, sizeof(d->out), now_us);
+			d->out_end = next_output(d, now_us);
 			if (!d->out_end)
 				break;
 		}
@@ -118,6 +127,14 @@ static void shut_if_flushed(struct net_q2q *d)
 	}
 	if (d->shut || net_q2q_unsent(d))
 		return;
+	if (d->outer) {
+		net_outer_shut(d->outer);
+		move_output(d);
+		if (net_q2q_unsent(d)) {
+			want(d);
+			return;
+		}
+	}
 	d->shut = true;
 	shutdown(d->config.fd, SHUT_WR);
 }
@@ -178,6 +195,38 @@ static void take_input(struct net_q2q *d, const uint8_t *data, size_t n_bytes)
 		end(d, r);
 }
 
+/* TLS takes what came; the connection gets what was in it. */
+static void take_wrapped(struct net_q2q *d, const uint8_t *data, size_t n_bytes)
+{
+	uint8_t plain[CHUNK_BYTES];
+	size_t n_plain;
+	int r = net_outer_input(d->outer, data, n_bytes);
+
+	while (r == 0 && !d->ended && !d->freed) {
+		r = net_outer_read(d->outer, plain, sizeof(plain), &n_plain);
+		if (r == 0)
+			take_input(d, plain, n_plain);
+	}
+	if (d->freed || d->ended || r == CRYPTO_TLS_AGAIN)
+		return;
+	if (r < 0)
+		move_output(d); /* the alert */
+	end(d, r < 0 ? r : 0);
+}
+
+/* Where TLS may come first, the first byte tells. False: it cannot be. */
+static bool look_at_first(struct net_q2q *d, uint8_t first)
+{
+	int r = 0;
+
+	if (!d->began && d->config.outer_tls && net_outer_begins(first))
+		r = net_outer_accept(d->config.outer_tls, &d->outer);
+	d->began = true;
+	if (r < 0)
+		end(d, r);
+	return r == 0;
+}
+
 static void read_input(struct net_q2q *d)
 {
 	for (int i = 0; i < CHUNKS_PER_WAKE_UP && !d->ended && !d->freed; i++) {
@@ -190,7 +239,12 @@ static void read_input(struct net_q2q *d)
 			end(d, n < 0 ? -errno : 0);
 			return;
 		}
-		take_input(d, data, (size_t)n);
+		if (!look_at_first(d, data[0]))
+			return;
+		if (d->outer)
+			take_wrapped(d, data, (size_t)n);
+		else
+			take_input(d, data, (size_t)n);
 		if ((size_t)n < sizeof(data))
 			return;
 	}
@@ -253,12 +307,18 @@ int net_q2q_new(struct net_loop *loop, const struct net_q2q_config *config,
 	net_watch_init(&d->watch, loop, config->fd, on_ready, d);
 	read_names(d);
 	socket_options(config->fd);
-	r = net_watch_want(&d->watch, NET_READ);
+	r = config->outer_name ? net_outer_connect(config->outer_name, &d->outer) : 0;
+	if (r == 0)
+		r = net_watch_want(&d->watch, NET_READ);
 	if (r < 0) {
+		net_outer_free(d->outer);
 		close(config->fd);
 		free(d);
 		return r;
 	}
+	if (config->outer_tls)
+		crypto_tls_context_ref(config->outer_tls);
+	d->config.outer_name = NULL;
 	net_soon_queue(&d->soon); /* a client has something to say at once */
 	*ret_driver = d;
 	return 0;
@@ -279,6 +339,11 @@ struct endpoint net_q2q_local(const struct net_q2q *driver)
 	return driver->local;
 }
 
+bool net_q2q_is_wrapped(const struct net_q2q *driver)
+{
+	return driver->outer;
+}
+
 void net_q2q_pump(struct net_q2q *driver)
 {
 	if (!driver->told)
@@ -287,7 +352,9 @@ void net_q2q_pump(struct net_q2q *driver)
 
 size_t net_q2q_unsent(const struct net_q2q *driver)
 {
-	return driver->out_end - driver->out_start + q2q_conn_output_waiting(driver->config.conn);
+	return driver->out_end - driver->out_start +
+	       (driver->outer ? net_outer_waiting(driver->outer) : 0) +
+	       q2q_conn_output_waiting(driver->config.conn);
 }
 
 static void end_linger(void *object)
@@ -315,6 +382,8 @@ static void release(void *memory)
 	struct net_q2q *d = memory;
 
 	q2q_conn_free(d->config.conn);
+	net_outer_free(d->outer);
+	crypto_tls_context_unref(d->config.outer_tls);
 	free(d);
 }
 

@@ -613,7 +613,11 @@ static int client_start(struct client *c, int fd)
 		.call_timeout_us = INQUIRY_TIMEOUT_S * US_PER_S,
 	};
 	struct net_q2q_config driver = {
-		.fd = fd, .on_events = on_events, .on_closed = on_closed, .user = c
+		.fd = fd,
+		.on_events = on_events,
+		.on_closed = on_closed,
+		.user = c,
+		.outer_tls = s->domain.tls,
 	};
 	int rc = q2q_conn_new(&config, now_us, &c->conn);
 

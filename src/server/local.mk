@@ -28,7 +28,7 @@ src_server_libserver_la_SOURCES = \
 	src/server/server.h \
 	src/server/state.h \
 	src/server/udp.c
-src_server_libserver_la_LIBADD = $(JANSSON_LIBS) $(SMARTCOLS_LIBS) -lpthread
+src_server_libserver_la_LIBADD = $(LIBCAPNG_LIBS) $(JANSSON_LIBS) $(SMARTCOLS_LIBS) -lpthread
 
 bin_PROGRAMS += src/server/q2q-server
 src_server_q2q_server_SOURCES = src/server/main.c

@@ -1,5 +1,6 @@
 #include "server/privileges.h"
 
+#include <cap-ng.h>
 #include <dirent.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -118,6 +119,41 @@ int privileges_drop(const char *user, char *why, size_t why_bytes)
 		return -EPERM;
 	}
 	return 0;
+}
+
+void privileges_keep_ports(void)
+{
+	prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0);
+}
+
+/* Leaves us with this capability at most; -1: with none. */
+static int keep_only(int capability)
+{
+	bool has;
+
+	if (geteuid() == 0)
+		return 0;
+	if (capng_get_caps_process() != 0)
+		return -EPERM;
+	has = capability >= 0 && capng_have_capability(CAPNG_PERMITTED, (unsigned)capability);
+	prctl(PR_SET_KEEPCAPS, 0, 0, 0, 0);
+	if (!has && capng_have_capabilities(CAPNG_SELECT_CAPS) == CAPNG_NONE)
+		return 0;
+	capng_clear(CAPNG_SELECT_CAPS);
+	if (has &&
+	    capng_update(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED, (unsigned)capability) != 0)
+		return -EPERM;
+	return capng_apply(CAPNG_SELECT_CAPS) == 0 ? 0 : -EPERM;
+}
+
+int privileges_ports_alone(void)
+{
+	return keep_only(CAP_NET_BIND_SERVICE);
+}
+
+int privileges_forget_ports(void)
+{
+	return keep_only(-1);
 }
 
 void privileges_harden(void)

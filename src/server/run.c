@@ -152,7 +152,10 @@ static int open_socket(struct server *s, const struct endpoint *wanted)
 
 	if (rc != 0) {
 		log_error("cannot listen on %s: %s%s", listen_text(wanted, text), strerror(-rc),
-			  rc == -EADDRINUSE ? " (is another server running?)" : "");
+			  rc == -EADDRINUSE ? " (is another server running?)"
+			  : rc == -EACCES   ? " (a port below 1024 needs CAP_NET_BIND_SERVICE, "
+					      "which q2q-server.service has)"
+					    : "");
 		return rc;
 	}
 	s->n_sockets++;
@@ -339,10 +342,6 @@ static int start(struct server *s, const char **ret_what)
 	rc = net_resolver_new(s->loop, &s->resolver);
 	if (rc != 0)
 		return rc;
-	*ret_what = "the password threads";
-	rc = hasher_new(s->loop, HASHER_THREADS, &s->hasher);
-	if (rc != 0)
-		return rc;
 	*ret_what = "UDP";
 	rc = udp_start(s);
 	if (rc != 0)
@@ -353,7 +352,15 @@ static int start(struct server *s, const char **ret_what)
 		return rc;
 	start_timers(s);
 	*ret_what = NULL; /* said already */
-	return open_sockets(s);
+	rc = open_sockets(s);
+	if (rc != 0)
+		return rc;
+	*ret_what = "without capabilities";
+	rc = privileges_forget_ports();
+	if (rc != 0)
+		return rc;
+	*ret_what = "the password threads"; /* after that, or they would keep capabilities of their own */
+	return hasher_new(s->loop, HASHER_THREADS, &s->hasher);
 }
 
 static void stop(struct server *s)
@@ -424,8 +431,13 @@ int server_run(struct server_options *options, int (*reload)(struct server_optio
 	server_init(&s, options);
 	s.reload = reload;
 	umask(077);
+	privileges_keep_ports();
 	if (privileges_drop(user, why, sizeof(why)) != 0) {
 		log_error("%s", why);
+		return EXIT_FAILED;
+	}
+	if (privileges_ports_alone() != 0) {
+		log_error("cannot give up capabilities");
 		return EXIT_FAILED;
 	}
 	privileges_harden();

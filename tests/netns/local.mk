@@ -17,6 +17,7 @@ NETNS_TESTS = \
 	tests/netns/six.sh \
 	tests/netns/smoke.sh \
 	tests/netns/systemd.sh \
+	tests/netns/tls443.sh \
 	tests/netns/trust.sh \
 	tests/netns/tunnel.sh \
 	tests/netns/twisted.sh

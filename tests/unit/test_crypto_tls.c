@@ -1,3 +1,4 @@
+#include "config.h" /* _GNU_SOURCE */
 #include "unit.h"
 #include "forge.h"
 
@@ -717,6 +718,68 @@ static void a_flipped_byte_anywhere_ends_the_connection(void **state)
 	}
 }
 
+/* The hello names server and protocol; a server that has another protocol refuses. */
+static void the_protocol_is_agreed_on_or_nothing_is(void **state)
+{
+	static const struct {
+		const char *client, *server;
+		bool good;
+	} cases[] = { { "q2q", "q2q", true },
+		      { NULL, "q2q", true }, /* a client that says nothing of it */
+		      { "q2q", NULL, true },
+		      { "h2", "q2q", false },
+		      { "q2q-next", "q2q", false } };
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct link l = mutual_link();
+		struct crypto_tls_policy client = { .role = CRYPTO_TLS_CLIENT,
+						    .peer = CRYPTO_TLS_PEER_REQUIRE,
+						    .verify = on_verify,
+						    .user = &l.wish[0],
+						    .server_name = "example.com",
+						    .alpn = cases[i].client };
+		const struct crypto_tls_policy server = { .role = CRYPTO_TLS_SERVER,
+							  .peer = CRYPTO_TLS_PEER_NONE,
+							  .alpn = cases[i].server };
+		const enum crypto_tls_state want =
+			cases[i].good ? CRYPTO_TLS_DONE : CRYPTO_TLS_FAILED;
+
+		assert_int_equal(crypto_tls_new(w.none.any, &client, &l.end[0]), 0);
+		assert_int_equal(crypto_tls_new(w.domain.any, &server, &l.end[1]), 0);
+		carry(&l, 16384);
+		assert_int_equal(crypto_tls_handshake(l.end[0]), want);
+		assert_int_equal(crypto_tls_handshake(l.end[1]), want);
+		close_link(&l);
+	}
+}
+
+static void the_hello_names_the_server_that_is_asked_for(void **state)
+{
+	struct link l = mutual_link();
+	const struct crypto_tls_policy policy = { .role = CRYPTO_TLS_CLIENT,
+						  .peer = CRYPTO_TLS_PEER_REQUIRE,
+						  .verify = on_verify,
+						  .user = &l.wish[0],
+						  .server_name = "example.com",
+						  .alpn = "q2q" };
+	const struct crypto_tls_policy empty = { .role = CRYPTO_TLS_CLIENT,
+						 .peer = CRYPTO_TLS_PEER_REQUIRE,
+						 .verify = on_verify,
+						 .alpn = "" };
+	struct crypto_tls *tls;
+	uint8_t hello[16384];
+	size_t n;
+
+	(void)state;
+	assert_int_equal(crypto_tls_new(w.none.any, &policy, &tls), 0);
+	n = crypto_tls_output(tls, hello, sizeof(hello));
+	assert_non_null(memmem(hello, n, "example.com", 11));
+	assert_non_null(memmem(hello, n, "\x03q2q", 4));
+	crypto_tls_free(tls);
+	assert_true(crypto_tls_new(w.none.any, &empty, &tls) < 0);
+}
+
 static void a_context_needs_a_key_that_fits(void **state)
 {
 	const struct crypto_tls_config wrong = { w.alice.cert, w.bob.key, false };
@@ -746,6 +809,8 @@ int main(void)
 		cmocka_unit_test(a_peer_of_tls_1_2_is_met_on_the_control_connection_only),
 		cmocka_unit_test(older_tls_is_refused),
 		cmocka_unit_test(the_hello_names_no_server_no_protocol_and_asks_for_no_ticket),
+		cmocka_unit_test(the_protocol_is_agreed_on_or_nothing_is),
+		cmocka_unit_test(the_hello_names_the_server_that_is_asked_for),
 		cmocka_unit_test(exported_keys_are_equal_and_depend_on_label_and_context),
 		cmocka_unit_test(much_data_passes_with_bounded_queues),
 		cmocka_unit_test(input_that_nobody_reads_is_refused_at_the_bound),

@@ -542,6 +542,164 @@ static void who_asks_for_a_name_and_leaves_does_no_harm(void **state)
 	f->options.names_path = NULL;
 }
 
+/* ---- two ways to the server ---- */
+
+static struct endpoint at(const char *text)
+{
+	struct endpoint e;
+
+	assert_int_equal(endpoint_parse(text, true, &e), 0);
+	return e;
+}
+
+static void ports_are_tried_in_order_of_preference(void **state)
+{
+	struct net_resolved found = { .n_endpoints = 2, .from_srv = true };
+	struct lanes l = { 0 };
+	struct endpoint want;
+
+	(void)state;
+	found.endpoints[0] = at("192.0.2.1:9000");
+	found.endpoints[1] = at("192.0.2.2:9000");
+	lanes_plan(&l, &found, false);
+	assert_int_equal(l.first, LANE_CLEAR);
+	assert_int_equal(l.lanes[LANE_CLEAR].n_endpoints, 4);
+	want = at("192.0.2.2:9000");
+	assert_true(endpoint_equal(&l.lanes[LANE_CLEAR].endpoints[1], &want));
+	want = at("192.0.2.1:8788");
+	assert_true(endpoint_equal(&l.lanes[LANE_CLEAR].endpoints[2], &want));
+	assert_int_equal(l.lanes[LANE_TLS].n_endpoints, 2);
+	want = at("192.0.2.1:443");
+	assert_true(endpoint_equal(&l.lanes[LANE_TLS].endpoints[0], &want));
+	/* The user named the port: no other one but 443. */
+	lanes_plan(&l, &found, true);
+	assert_int_equal(l.lanes[LANE_CLEAR].n_endpoints, 2);
+	assert_int_equal(l.lanes[LANE_TLS].n_endpoints, 2);
+	/* SRV names 443: that is TLS, and first. */
+	found.endpoints[0] = at("192.0.2.1:443");
+	found.n_endpoints = 1;
+	lanes_plan(&l, &found, false);
+	assert_int_equal(l.first, LANE_TLS);
+	assert_int_equal(l.lanes[LANE_TLS].n_endpoints, 1);
+	assert_int_equal(l.lanes[LANE_CLEAR].n_endpoints, 1);
+	lanes_plan(&l, &found, true);
+	assert_int_equal(l.lanes[LANE_CLEAR].n_endpoints, 0);
+}
+
+struct arrival {
+	unsigned n;
+	int error, fd;
+	enum lane_kind kind;
+	bool done;
+};
+
+static void on_arrival(void *user, int error, int fd, const struct endpoint *remote,
+		       enum lane_kind kind)
+{
+	struct arrival *a = user;
+
+	assert_true((error == 0) == (fd >= 0));
+	assert_non_null(remote);
+	*a = (struct arrival){ a->n + 1, error, fd, kind, true };
+}
+
+static void on_accept(void *user, int fd, const struct endpoint *from)
+{
+	(void)user;
+	(void)from;
+	close(fd);
+}
+
+/* The plan of a test has ports of its own: 443 may be somebody's. */
+static void plan(struct lanes *l, const struct endpoint *clear, const struct endpoint *tls)
+{
+	*l = (struct lanes){ 0 };
+	for (unsigned i = 0; i < LANE_KIND_COUNT; i++)
+		l->lanes[i] =
+			(struct lane){ .lanes = l, .kind = (enum lane_kind)i, .n_endpoints = 1 };
+	l->lanes[LANE_CLEAR].endpoints[0] = *clear;
+	l->lanes[LANE_TLS].endpoints[0] = *tls;
+}
+
+static void turn_until(struct fixture *f, const bool *done)
+{
+	while (!*done)
+		assert_int_equal(net_loop_turn(f->d.loop, true), 0);
+}
+
+static void a_refused_lane_gives_way_at_once(void **state)
+{
+	struct fixture *f = *state;
+	const struct endpoint any = at("127.0.0.1:0");
+	struct net_listener *open, *shut;
+	struct endpoint good, bad;
+	struct arrival a = { 0 };
+	struct lanes l;
+
+	assert_int_equal(net_listen_tcp(f->d.loop, &any, on_accept, NULL, &open), 0);
+	assert_int_equal(net_listen_tcp(f->d.loop, &any, on_accept, NULL, &shut), 0);
+	good = net_listener_local(open);
+	bad = net_listener_local(shut);
+	net_listener_free(shut);
+	plan(&l, &bad, &good);
+	assert_int_equal(lanes_start(&l, f->d.loop, false, US_PER_S, on_arrival, &a), 0);
+	turn_until(f, &a.done);
+	assert_int_equal(a.error, 0);
+	assert_int_equal(a.kind, LANE_TLS);
+	assert_false(lanes_has_other(&l)); /* that one was tried */
+	close(a.fd);
+	/* The other way round: what won may be deaf, and the loser has not been tried. */
+	plan(&l, &good, &bad);
+	a.done = false;
+	assert_int_equal(lanes_start(&l, f->d.loop, false, US_PER_S, on_arrival, &a), 0);
+	turn_until(f, &a.done);
+	assert_int_equal(a.kind, LANE_CLEAR);
+	close(a.fd);
+	assert_true(lanes_has_other(&l));
+	a.done = false;
+	assert_true(lanes_other(&l));
+	turn_until(f, &a.done);
+	assert_true(a.error < 0);
+	assert_int_equal(a.n, 3);
+	assert_false(lanes_other(&l));
+	lanes_cancel(&l);
+	/* Neither: the fault is that of the usual way. */
+	plan(&l, &bad, &bad);
+	a.done = false;
+	assert_int_equal(lanes_start(&l, f->d.loop, false, US_PER_S, on_arrival, &a), 0);
+	turn_until(f, &a.done);
+	assert_int_equal(a.error, -ECONNREFUSED);
+	assert_int_equal(a.kind, LANE_CLEAR);
+	lanes_cancel(&l);
+	net_listener_free(open);
+}
+
+static void what_worked_in_a_network_is_remembered_for_a_while(void **state)
+{
+	struct lanes_memory m = { .next = 0 };
+	struct lanes l = { .first = LANE_CLEAR };
+
+	(void)state;
+	l.lanes[LANE_CLEAR].n_endpoints = l.lanes[LANE_TLS].n_endpoints = 1;
+	lanes_remember(&m, 7, &l, LANE_TLS, US_PER_S);
+	assert_true(lanes_recall(&m, 7, 2 * US_PER_S));
+	assert_false(lanes_recall(&m, 8, 2 * US_PER_S));
+	assert_false(lanes_recall(&m, 7, US_PER_S + LANES_MEMORY_US));
+	/* That it works with a head start says nothing of the other one. */
+	l.first = LANE_TLS;
+	lanes_remember(&m, 9, &l, LANE_TLS, US_PER_S);
+	assert_false(lanes_recall(&m, 9, US_PER_S));
+	/* The usual port works again. */
+	lanes_remember(&m, 7, &l, LANE_CLEAR, US_PER_S);
+	assert_false(lanes_recall(&m, 7, 2 * US_PER_S));
+	/* Bounded: the oldest is forgotten. */
+	l.first = LANE_CLEAR;
+	for (uint64_t n = 100; n <= 100 + LANES_NETWORKS_MAX; n++)
+		lanes_remember(&m, n, &l, LANE_TLS, US_PER_S);
+	assert_false(lanes_recall(&m, 100, US_PER_S));
+	assert_true(lanes_recall(&m, 101, US_PER_S));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -562,6 +720,9 @@ int main(void)
 		TEST(one_domain_does_not_push_the_requests_of_others_out),
 		TEST(a_damaged_list_of_requests_is_put_aside),
 		TEST(who_asks_for_a_name_and_leaves_does_no_harm),
+		TEST(ports_are_tried_in_order_of_preference),
+		TEST(a_refused_lane_gives_way_at_once),
+		TEST(what_worked_in_a_network_is_remembered_for_a_while),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define WAIT_US (5 * US_PER_S) /* longer than anything here takes; a test that hangs fails */
@@ -1265,11 +1266,19 @@ static void q2q_closed(void *user, struct net_q2q *driver, int error)
 	end->driver = NULL;
 }
 
+static const char *outer_name;               /* of the clients that follow; NULL: in clear */
+static struct crypto_tls_context *outer_tls; /* of the servers that follow */
+
 static void open_q2q(int fd, enum q2q_role role, struct q2q_end *end)
 {
 	const struct q2q_conn_config conn_config = { .role = role };
 	struct net_q2q_config config = {
-		.fd = fd, .on_events = q2q_events, .on_closed = q2q_closed, .user = end
+		.fd = fd,
+		.on_events = q2q_events,
+		.on_closed = q2q_closed,
+		.user = end,
+		.outer_name = role == Q2Q_CLIENT ? outer_name : NULL,
+		.outer_tls = role == Q2Q_SERVER ? outer_tls : NULL,
 	};
 
 	memset(end, 0, sizeof(*end));
@@ -1337,6 +1346,107 @@ static void what_waits_is_written_before_a_closed_connection_ends(void **state)
 	run_for(3000); /* the closed end notices ours and goes away by itself */
 }
 
+/* ---- TLS around it ---- */
+
+static struct crypto_tls_context *make_tls(void)
+{
+	struct crypto_tls_config config = { .cert = NULL };
+	struct crypto_tls_context *context;
+	struct crypto_key *key;
+
+	assert_int_equal(crypto_key_generate(CRYPTO_KEY_P256, &key), 0);
+	assert_int_equal(crypto_cert_make_domain(key, "b.test", time(NULL), 1, &config.cert), 0);
+	config.key = key;
+	assert_int_equal(crypto_tls_context_new(&config, &context), 0);
+	crypto_cert_unref(config.cert);
+	crypto_key_free(key);
+	return context;
+}
+
+static int open_outer(void **state)
+{
+	outer_tls = make_tls();
+	return make_loop(state);
+}
+
+static int close_outer(void **state)
+{
+	crypto_tls_context_unref(outer_tls);
+	outer_tls = NULL;
+	outer_name = NULL;
+	return drop_loop(state);
+}
+
+static void questions_cross(unsigned n)
+{
+	for (unsigned i = 1; i <= n; i++) {
+		ask_q2q();
+		run_until(&q2q_ends[0].got);
+		assert_int_equal(q2q_ends[0].n_answers, i);
+	}
+}
+
+static void a_listener_takes_clients_in_clear_and_with_tls_around(void **state)
+{
+	(void)state;
+	for (int wrapped = 0; wrapped < 2; wrapped++) {
+		outer_name = wrapped ? "b.test" : NULL;
+		open_q2q_ends();
+		questions_cross(100);
+		assert_int_equal(net_q2q_is_wrapped(q2q_ends[0].driver), wrapped);
+		assert_int_equal(net_q2q_is_wrapped(q2q_ends[1].driver), wrapped);
+		net_q2q_close(q2q_ends[0].driver);
+		run_until(&q2q_ends[1].ended);
+		assert_int_equal(q2q_ends[1].error, 0);
+		run_for(100);
+	}
+}
+
+static void the_last_words_pass_the_tls_around_too(void **state)
+{
+	(void)state;
+	outer_name = "b.test";
+	open_q2q_ends();
+	q2q_ends[1].answer_and_close = true;
+	ask_q2q();
+	run_until(&q2q_ends[0].ended);
+	assert_int_equal(q2q_ends[0].n_answers, 1);
+	assert_int_equal(q2q_ends[0].error, 0);
+	run_for(100);
+}
+
+/* What a program of the web would say, and somebody in the middle: neither gets through. */
+static void tls_around_that_is_broken_ends_the_connection(void **state)
+{
+	static const uint8_t hello[] = { 0x16, 3, 1, 0, 4, 1, 0, 0, 0 };
+	int pair[2];
+	uint8_t answer[64];
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
+	open_q2q(pair[0], Q2Q_SERVER, &q2q_ends[0]);
+	assert_int_equal(send(pair[1], hello, sizeof(hello), 0), sizeof(hello));
+	run_until(&q2q_ends[0].ended);
+	assert_int_equal(q2q_ends[0].error, -EPROTO);
+	assert_true(recv(pair[1], answer, sizeof(answer), 0) > 0); /* an alert */
+	assert_int_equal(answer[0], 0x15);
+	close(pair[1]);
+}
+
+static void without_a_certificate_tls_around_is_rubbish(void **state)
+{
+	(void)state;
+	crypto_tls_context_unref(outer_tls);
+	outer_tls = NULL;
+	outer_name = "b.test";
+	open_q2q_ends();
+	outer_name = NULL;
+	run_until(&q2q_ends[1].ended);
+	assert_int_equal(q2q_ends[1].closed_error, -EBADMSG);
+	run_until(&q2q_ends[0].ended);
+	assert_int_equal(q2q_ends[0].n_answers, 0);
+}
+
 static void rubbish_on_the_socket_closes_it(void **state)
 {
 	int pair[2];
@@ -1351,7 +1461,8 @@ static void rubbish_on_the_socket_closes_it(void **state)
 	close(pair[1]);
 }
 
-#define CASE(fn) cmocka_unit_test_setup_teardown(fn, make_loop, drop_loop)
+#define CASE(fn)  cmocka_unit_test_setup_teardown(fn, make_loop, drop_loop)
+#define OUTER(fn) cmocka_unit_test_setup_teardown(fn, open_outer, close_outer)
 
 /* A program that ends at once: what was closed has not had the time to leave. */
 static void what_still_writes_is_freed_with_the_loop(void **state)
@@ -1424,6 +1535,10 @@ int main(void)
 		CASE(a_question_crosses_the_socket_and_its_answer_comes_back),
 		CASE(what_waits_is_written_before_a_closed_connection_ends),
 		CASE(rubbish_on_the_socket_closes_it),
+		OUTER(a_listener_takes_clients_in_clear_and_with_tls_around),
+		OUTER(the_last_words_pass_the_tls_around_too),
+		OUTER(tls_around_that_is_broken_ends_the_connection),
+		OUTER(without_a_certificate_tls_around_is_rubbish),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Networks that let next to nothing through: the server is reached by TLS on port 443 where its
+# own port is stopped, whether the firewall says so or swallows it.
+cd "$(dirname "$0")" || exit 99
+. ./tap.sh
+. ./lab.sh
+. ./nat_lab.sh
+nat_lab_start tls443 || tap_bail "the lab"
+
+way_is() {
+    [ "$(on "$1" q2q-tun --json status | python3 -c 'import json,sys; print(json.load(sys.stdin)["self"]["server_way"])')" = "$2" ]
+}
+
+path_is() {
+    [ "$(on "$1" q2q-tun --json status | python3 -c 'import json,sys; print((json.load(sys.stdin)["peers"][0]["path"] or {}).get("kind"))')" = "$2" ]
+}
+
+# From `up` to the first answer, in words.
+first_answer() {
+    local run
+    run=$(on "$1" "$LAB_TOP/tests/netns/nat_measure.py" "$2@server.test" 1) || return
+    echo "$run"
+    python3 -c 'import json,sys; sys.exit(not json.loads(sys.argv[1])["ok"])' "$run"
+}
+
+nat_lab_side home easy || tap_bail easy
+tap "where nothing is stopped, the usual port is used" way_is home ""
+nat_lab_side walled only-443 || tap_bail only-443 # which registers, too
+nat_lab_meet walled home || tap_bail "they do not meet"
+nat_lab_renew walled home || tap_bail "the daemons"
+tap "the server is reached by TLS on port 443" way_is walled "TLS on port 443"
+tap "a tunnel to a home comes up and answers" first_answer walled home
+tap "by the relay, over TLS" path_is walled relay-tcp
+tap "status says so in words" says 'TLS on port 443' on walled q2q-tun status
+tap "and doctor" says 'only TLS on port 443' on walled q2q-tun doctor
+
+# A box that looks into the connection: what is no TLS gets nowhere, though it connects.
+deaf() {
+    on home-nat nft -f - <<'NFT'
+table inet deaf {
+    chain out {
+        type filter hook forward priority -5;
+        oifname "wan" tcp dport 8788 ct original packets > 3 drop;
+    }
+}
+NFT
+    nat_lab_end home && nat_lab_restore home met && lab_daemon_start home && wait_for 30 nat_lab_connected home
+}
+on home-nat sysctl -qw net.netfilter.nf_conntrack_acct=1
+tap "a firewall that lets connect, but nothing follow, is found out" deaf
+tap "and gone around" way_is home "TLS on port 443"
+tap "two walled networks: the relay" wait_for 20 path_is walled relay-tcp
+tap "ping" wait_for 20 on walled ping -c 1 -W 2 home.server.test.q2q
+tap_done
