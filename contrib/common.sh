@@ -6,7 +6,7 @@ BUILD=${BUILD:-$TOP/build}
 
 PACKAGES_BUILD="gcc make autoconf automake libtool pkg-config libssl-dev libnl-3-dev libnl-route-3-dev
  libcap-ng-dev libseccomp-dev libevent-dev libc-ares-dev libjansson-dev libinih-dev libsmartcols-dev
- libisal-dev libsqlite3-dev libcmocka-dev uthash-dev"
+ libisal-dev libminiupnpc-dev libsqlite3-dev libcmocka-dev uthash-dev"
 # Seals packets several times as fast; Debian has it for amd64 alone.
 [ "$(uname -m)" != x86_64 ] || PACKAGES_BUILD="$PACKAGES_BUILD libipsec-mb-dev"
 PACKAGES_LAB="iproute2 nftables dnsmasq-base openssh-server openssh-client iputils-ping procps util-linux"

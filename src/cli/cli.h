@@ -112,6 +112,8 @@ void cli_show_pong(struct cli_call *call, const json_t *event);
 int cli_show_ping_summary(struct cli_call *call, const json_t *result);
 void cli_show_log_line(struct cli_call *call, const json_t *event);
 int cli_show_pairs(const json_t *peer);
+/* What became of the port that the router was asked for. False: nothing is known of it. */
+bool cli_port_mapping_text(const json_t *mapping, char *out, size_t out_bytes);
 
 /* doctor.c: the page; doctor_firewall.c: rules of this machine; doctor_bundle.c: for a report */
 int cli_show_doctor(struct cli_call *call, const json_t *result);

@@ -73,6 +73,8 @@ static void show_machine(const json_t *result)
 	row("UDP port", text);
 	show_family("UDP, IPv4", json_object_get(network, "ipv4"));
 	show_family("UDP, IPv6", json_object_get(network, "ipv6"));
+	if (cli_port_mapping_text(json_object_get(network, "port_mapping"), text, sizeof(text)))
+		row("port mapping", text);
 }
 
 static void show_path(const json_t *path, bool first)

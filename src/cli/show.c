@@ -137,16 +137,37 @@ static void state_cells(struct table *t, const json_t *peer)
 	table_cell(t, format_age(number_of(peer, "since"), age, sizeof(age)));
 }
 
+bool cli_port_mapping_text(const json_t *mapping, char *out, size_t out_bytes)
+{
+	const double until_s = number_of(mapping, "until");
+	char text[256], date[32];
+
+	if (!mapping)
+		return false;
+	clean(text_of(mapping, "text", "?"), text, sizeof(text));
+	if (until_s > 0)
+		snprintf(out, out_bytes, "%s, until %s unless renewed", text,
+			 format_date(until_s, date, sizeof(date)));
+	else
+		snprintf(out, out_bytes, "%s", text);
+	return true;
+}
+
 static void show_self(const json_t *self)
 {
 	const bool connected = json_is_true(json_object_get(self, "connected"));
+	const json_t *mapping = json_object_get(self, "port_mapping");
+	const char *state = text_of(mapping, "state", "off");
 	const char *way = text_of(self, "server_way", "");
-	char address[512], server[512];
+	char address[512], server[512], text[512];
 
 	printf("%s  %s  %s\n", clean(text_of(self, "address", "no identity"), address, 512),
 	       text_of(self, "ipv4", "-"), text_of(self, "ipv6", "-"));
 	printf("server %s: %s%s%s\n", clean(text_of(self, "server", "-"), server, 512),
 	       connected ? "connected" : "not connected", *way ? " by " : "", way);
+	if (strcmp(state, "off") != 0 && strcmp(state, "idle") != 0 &&
+	    cli_port_mapping_text(mapping, text, sizeof(text)))
+		printf("port: %s\n", text);
 }
 
 static void show_peer_lines(const json_t *peer)

@@ -14,7 +14,7 @@ static uint64_t now_of(const struct op *op)
 
 /* ---- status ---- */
 
-json_t *status_self(struct daemon *d)
+static json_t *identity_status(struct daemon *d)
 {
 	struct identity *id = identities_default(&d->identities, NULL);
 	const struct hub_link *h = hub_own(d, id);
@@ -39,6 +39,15 @@ json_t *status_self(struct daemon *d)
 			 *server ? serverlink_way(h->server) : "", "connected", h && hub_is_ready(h),
 			 "reason",
 			 h && !hub_is_ready(h) && h->problem.code ? h->problem.error : NULL);
+}
+
+json_t *status_self(struct daemon *d)
+{
+	json_t *self = identity_status(d);
+
+	if (self)
+		json_object_set_new(self, "port_mapping", portmap_json(d));
+	return self;
 }
 
 /* Peers that mean something to the user: allowed, wanted, or with a link. */

@@ -43,7 +43,7 @@ static void on_stop_timer(void *user, uint64_t now_us)
 {
 	struct daemon *d = user;
 
-	if (now_us < d->stop_deadline_us && !all_closed(d)) {
+	if (now_us < d->stop_deadline_us && !(all_closed(d) && portmap_is_released(d))) {
 		net_timer_arm(&d->stop_timer, now_us + 10 * US_PER_MS);
 	} else if (!LIST_EMPTY(&d->hubs)) {
 		/* The servers hear a goodbye too; a moment for it to leave. */
@@ -68,6 +68,7 @@ static void terminate(struct daemon *d, const char *because)
 	log_note("ending: %s", because);
 	d->stopping = true;
 	daemon_monitor_send(d, &stopping);
+	portmap_release(d);
 	LIST_FOREACH (link, &d->links, entry) {
 		session_close(link->session, SESSION_CLOSE_GOING_AWAY, link_now_us(link));
 		links_pump(link);

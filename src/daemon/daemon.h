@@ -23,6 +23,12 @@ struct daemon_domain {
 	char *server; /* "host:port"; used instead of SRV and A/AAAA */
 };
 
+enum daemon_port_mapping {
+	DAEMON_PORT_MAPPING_OFF,
+	DAEMON_PORT_MAPPING_AUTO, /* by whatever the gateway speaks */
+	DAEMON_PORT_MAPPING_PCP,  /* not by UPnP */
+};
+
 struct daemon_options {
 	/* Command line, else [daemon] of the configuration, else the built-in default. */
 	char *config_path;
@@ -40,7 +46,8 @@ struct daemon_options {
 	size_t n_stun;
 	char *exclude[DAEMON_EXCLUDE_MAX]; /* patterns of interfaces' names */
 	size_t n_exclude;
-	bool port_mapping; /* ask the gateway for a port */
+	enum daemon_port_mapping port_mapping; /* whether the gateway is asked for a port */
+	uint64_t port_mapping_lifetime_s;
 	bool use_virtual; /* addresses of tunnels and of bridges for containers too */
 	bool copy_dscp;  /* of inner packets to outer ones */
 	bool parity;     /* repair by it where it pays */
@@ -50,6 +57,7 @@ struct daemon_options {
 	size_t n_domains;
 	/* Set by the monitor. */
 	int monitor_fd;       /* the daemon's end of tun_ipc_pair(), non-blocking */
+	int upnp_fd;          /* the daemon's end of the socket to q2q-tun-upnp; -1: there is none */
 	gid_t operator_gid;   /* group q2q-tun: may operate; (gid_t)-1: no such group */
 	uint64_t watchdog_us; /* send TUN_REQUEST_ALIVE at least three times in this; 0: off */
 };

@@ -200,9 +200,10 @@ static json_t *network_json(const struct daemon *d)
 	const struct view v4 = view_of(d, FAMILY_IPV4), v6 = view_of(d, FAMILY_IPV6);
 	char prefix[NAT64_TEXT_BYTES];
 
-	return json_pack("{s:i,s:o,s:o,s:o,s:o,s:s}", "udp_port", udp_port(d), "ipv4",
+	return json_pack("{s:i,s:o,s:o,s:o,s:o,s:s,s:o}", "udp_port", udp_port(d), "ipv4",
 			 view_json(&v4), "ipv6", view_json(&v6), "stun", questions_json(d),
-			 "addresses", addresses_json(), "nat64", nat64_text(d, prefix));
+			 "addresses", addresses_json(), "nat64", nat64_text(d, prefix),
+			 "port_mapping", portmap_json(d));
 }
 
 /* ---- one peer: why its path is what it is ---- */
@@ -420,10 +421,10 @@ static void judge_udp(json_t *findings, const struct daemon *d)
 		finding(findings, "ok", "",
 			"this network has IPv6 alone; IPv4 is reached through its NAT64, %s",
 			nat64_text(d, prefix));
-	if (v4.mapping == NAT_MAPPING_DEPENDENT)
+	if (v4.mapping == NAT_MAPPING_DEPENDENT && !portmap_helps(d))
 		finding(findings, "note",
-			"a port forwarded by hand, or UPnP in the router, makes direct paths "
-			"likely",
+			"PCP, NAT-PMP or UPnP switched on in the router, or a port forwarded by "
+			"hand, makes direct paths likely",
 			"the NAT of this network gives another port to each destination");
 }
 

@@ -501,11 +501,16 @@ const char *nat64_text(const struct daemon *d, char out[static NAT64_TEXT_BYTES]
 
 struct portmap {
 	struct daemon *daemon;
-	struct net_udp *udp; /* NULL: nothing was asked yet */
+	struct net_udp *udp;       /* NULL: nothing was asked yet */
+	struct net_udp *announced; /* hears what gateways tell everybody; NULL: cannot be had */
+	struct net_watch igd_watch;
+	bool igd;                 /* q2q-tun-upnp is there */
+	uint32_t unmap_id;        /* it has been asked to give back, under this id; 0: it has not */
 	struct net_timer timer;
 	struct endpoint gateway, told;
 	struct ip_address local; /* ours, towards it */
-	const char *reason;
+	const char *reason, *idle_reason;
+	uint32_t n_restarts;
 	struct nat_portmap client;
 };
 
@@ -514,6 +519,13 @@ void portmap_stop(struct daemon *d);
 /* The network changed. */
 void portmap_restart(struct daemon *d);
 void portmap_tell(struct daemon *d, struct link *link);
+/* The end is near: the port is given back, which takes a moment. */
+void portmap_release(struct daemon *d);
+bool portmap_is_released(const struct daemon *d);
+/* Whether there is one, and peers can reach it. */
+bool portmap_helps(const struct daemon *d);
+/* What became of it, for programs and in words. */
+json_t *portmap_json(const struct daemon *d);
 
 /* ---- control socket ---- */
 

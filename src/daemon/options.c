@@ -2,6 +2,7 @@
 #include "daemon/daemon.h"
 
 #include "conf/conf.h"
+#include "nat/nat.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -23,14 +24,20 @@ struct loaded {
 	bool accept_new;
 	struct conf_list stun, exclude;
 	bool use_virtual;
-	int port_mapping; /* index into port_mappings */
+	int port_mapping; /* enum daemon_port_mapping */
+	uint64_t port_mapping_lifetime_s;
 	struct daemon_domain domains[DAEMON_DOMAINS_MAX];
 	size_t n_domains;
 };
 
 static const char *const log_levels[] = { "error", "warning", "notice", "info", "debug", NULL };
 
-static const char *const port_mappings[] = { "off", "auto", NULL };
+static const char *const port_mappings[] = {
+	[DAEMON_PORT_MAPPING_OFF] = "off",
+	[DAEMON_PORT_MAPPING_AUTO] = "auto",
+	[DAEMON_PORT_MAPPING_PCP] = "pcp",
+	NULL,
+};
 static const char *const dscp_rules[] = { "clear", "copy", NULL };
 static const char *const parity_rules[] = { "auto", "off", NULL };
 static const char *const controllers[] = {
@@ -112,6 +119,7 @@ static const struct conf_key keys[] = {
 	{ .section = "network", .name = "congestion-control", .type = CONF_CHOICE, .offset = FIELD(congestion), .choices = controllers },
 	{ .section = "network", .name = "dscp", .type = CONF_CHOICE, .offset = FIELD(dscp), .choices = dscp_rules },
 	{ .section = "network", .name = "port-mapping", .type = CONF_CHOICE, .offset = FIELD(port_mapping), .choices = port_mappings },
+	{ .section = "network", .name = "port-mapping-lifetime", .type = CONF_UINT, .offset = FIELD(port_mapping_lifetime_s), .min = NAT_PORTMAP_LIFETIME_S_MIN, .max = NAT_PORTMAP_LIFETIME_S_MAX },
 	{ .section = "network", .name = "exclude-interface", .type = CONF_LIST, .offset = FIELD(exclude) },
 	{ .section = "network", .name = "virtual-interfaces", .type = CONF_BOOL, .offset = FIELD(use_virtual) },
 	{ .section = "network", .name = "stun", .type = CONF_LIST, .offset = FIELD(stun), .set = check_host_port },
@@ -138,8 +146,10 @@ int daemon_options_init(struct daemon_options *options)
 		.user = strdup(DEFAULT_USER),
 		.log_level = LOG_INFO_,
 		.parity = true,
-		.port_mapping = true,
+		.port_mapping = DAEMON_PORT_MAPPING_AUTO,
+		.port_mapping_lifetime_s = NAT_PORTMAP_LIFETIME_S,
 		.monitor_fd = -1,
+		.upnp_fd = -1,
 		.operator_gid = (gid_t)-1,
 	};
 	if (options->state_dir && options->control_path && options->names_path && options->user)
@@ -161,7 +171,9 @@ void daemon_options_fini(struct daemon_options *options)
 	for (size_t i = 0; i < options->n_exclude; i++)
 		free(options->exclude[i]);
 	free_domains(options->domains, &options->n_domains);
-	*options = (struct daemon_options){ .monitor_fd = -1, .operator_gid = (gid_t)-1 };
+	*options = (struct daemon_options){ .monitor_fd = -1,
+					    .upnp_fd = -1,
+					    .operator_gid = (gid_t)-1 };
 }
 
 static void take_text(char **to, char **from)
@@ -197,7 +209,8 @@ static void take_over(struct daemon_options *options, struct loaded *loaded)
 	for (size_t i = 0; i < options->n_exclude; i++)
 		options->exclude[i] = TAKE_PTR(loaded->exclude.items[i]);
 	options->use_virtual = loaded->use_virtual;
-	options->port_mapping = loaded->port_mapping != 0;
+	options->port_mapping = (enum daemon_port_mapping)loaded->port_mapping;
+	options->port_mapping_lifetime_s = loaded->port_mapping_lifetime_s;
 	free_domains(options->domains, &options->n_domains);
 	memcpy(options->domains, loaded->domains, sizeof(options->domains));
 	options->n_domains = loaded->n_domains;
@@ -214,7 +227,8 @@ int daemon_options_load(struct daemon_options *options, const char *path, char *
 				 .congestion = (int)options->congestion_control,
 				 .aead_backend = (int)options->aead_backend,
 				 .use_virtual = options->use_virtual,
-				 .port_mapping = options->port_mapping,
+				 .port_mapping = (int)options->port_mapping,
+				 .port_mapping_lifetime_s = options->port_mapping_lifetime_s,
 				 .accept_new = options->accept_new };
 	struct conf_error error = { 0 };
 	const int r = conf_load(path, keys, ARRAY_SIZE(keys), &loaded, &error);

@@ -1,6 +1,7 @@
 # monitor: the privileged half of q2q-tund, and its main(). libcap-ng and libseccomp live here
 noinst_LTLIBRARIES += src/monitor/libmonitor.la
 src_monitor_libmonitor_la_SOURCES = \
+	src/monitor/helper.c \
 	src/monitor/main.c \
 	src/monitor/monitor.h \
 	src/monitor/privileges.c \

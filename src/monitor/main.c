@@ -240,14 +240,19 @@ static int prepare_places(const struct daemon_options *o, const struct monitor_u
 /* ---- two processes ------------------------------------------------------------------------ */
 
 /* In the child; returns the exit status. */
-static int become_daemon(const struct daemon_options *o, const struct monitor_user *user,
+static int become_daemon(struct daemon_options *o, const struct monitor_user *user,
 			 pid_t monitor_pid, const sigset_t *signals_before)
 {
+	const int program_fd = o->port_mapping == DAEMON_PORT_MAPPING_AUTO ? helper_find() : -1;
+
 	if (privileges_drop_all(user) < 0)
 		return EXIT_FAILURE;
 	/* After the change of uid, which clears it: the daemon never outlives the monitor. */
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0 || getppid() != monitor_pid)
 		return EXIT_FAILURE;
+	o->upnp_fd = helper_start(program_fd);
+	if (program_fd >= 0)
+		close(program_fd);
 	if (sigprocmask(SIG_SETMASK, signals_before, NULL) < 0 || sandbox_daemon() < 0)
 		return EXIT_FAILURE;
 	return daemon_run(o);

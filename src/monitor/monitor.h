@@ -33,6 +33,13 @@ int privileges_keep_net_admin(const struct monitor_user *user);
 int sandbox_daemon(void);
 int sandbox_monitor(void);
 
+/* helper.c: q2q-tun-upnp. */
+
+/* Its program, open; -1: not installed, or built without it. */
+int helper_find(void);
+/* Starts it as whoever we are; our end of the socket to it, non-blocking, or -1. */
+int helper_start(int program_fd);
+
 /* requests.c: what the daemon may ask, and when. */
 struct monitor_requests {
 	bool used[TUN_SLOTS_MAX];

@@ -271,7 +271,7 @@ enum {
 	NAT_PORTMAP_PORT = 5351,          /* where a gateway is asked */
 	NAT_PORTMAP_ANNOUNCE_PORT = 5350, /* where it announces itself, to 224.0.0.1 */
 	NAT_PORTMAP_LIFETIME_S = 3600,    /* what is asked for, by default */
-	NAT_PORTMAP_LIFETIME_S_MIN = 20,
+	NAT_PORTMAP_LIFETIME_S_MIN = 10,
 	NAT_PORTMAP_LIFETIME_S_MAX = 86400,
 };
 

@@ -63,6 +63,8 @@ void nat_portmap_start(struct nat_portmap *m, const struct nat_portmap_config *c
 		       uint64_t now_us)
 {
 	*m = (struct nat_portmap){ .config = *config, .expires_us = NEVER_US };
+	/* Not those of the conversations before this start. */
+	memcpy(&m->igd_id, config->nonce, sizeof(m->igd_id));
 	ask(m, NAT_PORTMAP_PCP, now_us);
 }
 

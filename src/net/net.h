@@ -157,6 +157,7 @@ struct net_udp_config {
 	/* After NET_UDP_BLOCKED: what waited has left, sending may go on. May be NULL. */
 	void (*on_writable)(void *user, struct net_udp *udp);
 	void *user;
+	bool shared;         /* others may bind it too: a multicast address */
 	size_t buffer_bytes; /* wanted socket buffers; 0: 4 MiB. The kernel may give less */
 };
 

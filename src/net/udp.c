@@ -97,6 +97,8 @@ static int open_socket(struct net_udp *udp)
 	}
 	if (udp->fd < 0)
 		return -errno;
+	if (udp->config.shared && net_set_int(udp->fd, SOL_SOCKET, SO_REUSEADDR, 1) < 0)
+		return -errno;
 	udp->dual = udp->ipv6 && family == FAMILY_NONE;
 	if (udp->ipv6 && net_set_int(udp->fd, IPPROTO_IPV6, IPV6_V6ONLY, !udp->dual) < 0)
 		return -errno;

@@ -31,3 +31,4 @@ include tests/fuzz/q2q.mk
 include tests/fuzz/ptcp.mk
 include tests/fuzz/session.mk
 include tests/fuzz/packet.mk
+include tests/fuzz/upnp.mk

@@ -11,6 +11,7 @@ NETNS_TESTS = \
 	tests/netns/nat.sh \
 	tests/netns/nat_kinds.sh \
 	tests/netns/portmap.sh \
+	tests/netns/portmap_others.sh \
 	tests/netns/relay.sh \
 	tests/netns/resilience.sh \
 	tests/netns/roam.sh \
@@ -20,10 +21,11 @@ NETNS_TESTS = \
 	tests/netns/tls443.sh \
 	tests/netns/trust.sh \
 	tests/netns/tunnel.sh \
-	tests/netns/twisted.sh
+	tests/netns/twisted.sh \
+	tests/netns/upnp.sh
 dist_check_SCRIPTS += $(NETNS_TESTS)
-EXTRA_DIST += tests/netns/lab.sh tests/netns/nat_classify.py tests/netns/nat_lab.sh \
-	tests/netns/nat_measure.py tests/netns/nat_report.py tests/netns/tap.sh \
+EXTRA_DIST += tests/netns/igd.py tests/netns/lab.sh tests/netns/nat_classify.py tests/netns/nat_lab.sh \
+	tests/netns/nat_measure.py tests/netns/nat_report.py tests/netns/portmap_lab.sh tests/netns/tap.sh \
 	tests/netns/roam_gap.py tests/netns/tunnel_lab.sh
 if ENABLE_SERVER
 TESTS += $(NETNS_TESTS)
@@ -32,7 +34,7 @@ endif
 CLEANFILES += tests/netns/root.stamp tests/netns/install.log
 
 # Another prefix would not be where the lab looks; units have the one of configure written into them.
-tests/netns/root.stamp: $(bin_PROGRAMS) $(sbin_PROGRAMS) $(nss_LTLIBRARIES)
+tests/netns/root.stamp: $(bin_PROGRAMS) $(sbin_PROGRAMS) $(pkglibexec_PROGRAMS) $(nss_LTLIBRARIES)
 	$(AM_V_GEN)rm -rf tests/netns/root && $(MKDIR_P) tests/netns/root && \
 	env -u MAKEFLAGS $(MAKE) -s install DESTDIR='$(abs_top_builddir)/tests/netns/root' \
 		prefix=/usr/local exec_prefix=/usr/local sysconfdir=/etc localstatedir=/var \

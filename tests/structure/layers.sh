@@ -11,7 +11,7 @@ line_of() {
     q2q | nat | ptcp | tun) echo 2 ;;
     net) echo 3 ;;
     ctl | session | relay | store | conf) echo 4 ;;
-    cli | daemon | monitor | server | nss) echo 5 ;;
+    cli | daemon | monitor | server | nss | upnp) echo 5 ;;
     *) echo -1 ;;
     esac
 }
