@@ -469,17 +469,38 @@ static void renew_servers(struct daemon *d)
 	}
 }
 
-void gather_restart(struct daemon *d)
+/* Those that one link has for itself too: what STUN saw of them was of another network. */
+static void for_each_socket(struct daemon *d, void (*fn)(struct udp_socket *s))
+{
+	for (unsigned w = 0; w < d->n_workers; w++)
+		for (unsigned i = 0; i < UDP_SOCKETS_MAX; i++)
+			if (d->workers[w].udp.sockets[i].udp && (i > 0 || w == 0))
+				fn(&d->workers[w].udp.sockets[i]);
+}
+
+static void ask_of_socket(struct udp_socket *s)
+{
+	gather_socket(s->worker->daemon, s);
+}
+
+void gather_again(struct daemon *d)
 {
 	struct link *link;
 
 	renew_servers(d);
-	gather_forget_socket(&d->workers[0].udp.sockets[0]);
+	for_each_socket(d, gather_forget_socket);
 	LIST_FOREACH (link, &d->links, entry) {
 		session_clear_local(link->session);
 		gather_tell(d, link);
 	}
-	gather_socket(d, &d->workers[0].udp.sockets[0]);
+	for_each_socket(d, ask_of_socket);
+}
+
+void gather_restart(struct daemon *d)
+{
+	struct link *link;
+
+	gather_again(d);
 	LIST_FOREACH (link, &d->links, entry) {
 		session_network_changed(link->session, link_now_us(link));
 		session_gathered(link->session, link_now_us(link));

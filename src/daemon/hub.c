@@ -7,6 +7,8 @@
 
 #include <stdio.h>
 
+#define RETRY_SOON_US   (50 * US_PER_MS) /* once a connection lasted; with jitter up to 250 ms */
+#define LASTED_US       (2 * US_PER_S)
 #define RETRY_FIRST_US  (1 * US_PER_S)
 #define RETRY_MAX_US    (30 * US_PER_S)
 #define UNTRUSTED_RETRY (300 * US_PER_S)
@@ -51,6 +53,10 @@ static void hub_ready(struct hub_link *h)
 	h->ready = true;
 	h->n_asking = 0;
 	h->n_failures = 0;
+	/* What cut the last one may be a NAT with another outside now. */
+	if (h->ready_us != NEVER_US)
+		gather_again(h->daemon);
+	h->ready_us = net_loop_now_us(h->daemon->loop);
 	h->problem.code = CTL_DONE;
 	gather_add_server(h->daemon, &h->server->remote);
 	for (size_t i = 0; i < h->server->n_found; i++)
@@ -154,10 +160,13 @@ static void plan_retry(struct hub_link *h)
 	for (unsigned i = 0; i < h->n_failures && delay_us < RETRY_MAX_US; i++)
 		delay_us += delay_us / 2;
 	delay_us = min_u64(delay_us, RETRY_MAX_US);
+	/* A NAT that started anew, say. Where the server did, all of its clients come back. */
+	if (h->n_failures == 0 && h->ready_us < now_us && now_us - h->ready_us > LASTED_US)
+		delay_us = RETRY_SOON_US;
 	if (h->problem.code == CTL_UNTRUSTED || h->problem.code == CTL_DENIED)
 		delay_us = UNTRUSTED_RETRY;
 	if (!crypto_random(&jitter, 1))
-		delay_us += delay_us * jitter / 1024;
+		delay_us += delay_us * jitter / (delay_us == RETRY_SOON_US ? 64 : 1024);
 	h->n_failures++;
 	net_timer_arm(&h->retry, now_us + delay_us);
 }
@@ -287,6 +296,7 @@ struct hub_link *hub_get(struct daemon *d, struct identity *identity, const char
 	h->identity = identity;
 	h->own = !strcmp(domain, identity->address.domain);
 	h->idle_since_us = NEVER_US;
+	h->ready_us = NEVER_US;
 	snprintf(h->domain, sizeof(h->domain), "%s", domain);
 	net_timer_init(&h->retry, d->loop, on_retry, h);
 	if (make_server(h)) {

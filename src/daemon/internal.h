@@ -224,6 +224,7 @@ struct hub_link {
 	bool wake;         /* again at once, when those that it failed have been told */
 	unsigned n_asking; /* inbound calls without an answer yet */
 	unsigned n_failures;
+	uint64_t ready_us;      /* when it was last made; NEVER_US: never */
 	uint64_t idle_since_us; /* foreign: nobody needs it since then */
 	struct net_timer retry;
 	struct problem problem; /* why it is not ready; code 0: none yet */
@@ -466,6 +467,8 @@ void gather_stop(struct daemon *d);
 void gather_add_server(struct daemon *d, const struct endpoint *address);
 /* Has this machine an IPv4 address that is more than its own? */
 bool gather_has_ipv4(struct daemon *d);
+/* What we look like from outside may be another now, though nothing changed at this machine. */
+void gather_again(struct daemon *d);
 /* Everything anew, for all links; after the network changed. */
 void gather_restart(struct daemon *d);
 /* What is known of a socket, for a session that is new. */

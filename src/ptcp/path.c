@@ -218,6 +218,15 @@ void ptcp_set_relay_allowed(struct ptcp_assoc *a, bool allowed, uint64_t now_us)
 	path_choose(a);
 }
 
+/* Others may have died with the one in use, unnoticed because nothing was sent there. */
+static void challenge_silent(struct ptcp_assoc *a)
+{
+	PATH_FOREACH (a, p)
+		if (p->state == PTCP_PATH_UP && p->challenge_us == NEVER_US &&
+		    a->now_us > p->last_received_us + SUSPICION_US + 3 * p->rtt.srtt_us)
+			path_challenge_now(a, p);
+}
+
 /* The one place that changes a path's state. */
 void path_set_state(struct ptcp_assoc *a, struct path *p, enum ptcp_path_state state,
 		    const char *because)
@@ -247,6 +256,8 @@ void path_set_state(struct ptcp_assoc *a, struct path *p, enum ptcp_path_state s
 		p->n_tries = 0;
 		p->challenge_us = a->now_us;
 		assoc_path_event(a, PTCP_EVENT_PATH_DOWN, p->id, PTCP_PATH_NONE, because);
+		if (p == a->active)
+			challenge_silent(a);
 	}
 	path_choose(a);
 }
@@ -277,7 +288,7 @@ void path_heard_data(struct ptcp_assoc *a, struct path *p)
 		return;
 	/* The peer sends elsewhere, and ours has been silent: does it still work? */
 	if (a->now_us > active->last_received_us + SUSPICION_US + 3 * active->rtt.srtt_us)
-		path_challenge_now(a, active);
+		challenge_silent(a);
 }
 
 /* ---- validation --------------------------------------------------------------------------- */
@@ -411,6 +422,13 @@ static bool usable(const struct ptcp_assoc *a, const struct path *p)
 	return p->state == PTCP_PATH_UP && (p->kind == PTCP_PATH_DIRECT || a->relay_allowed);
 }
 
+/* A challenge had its time, and nothing else came either: not dead yet, but nothing to rely on. */
+static bool in_doubt(const struct ptcp_assoc *a, const struct path *p)
+{
+	return (p->n_tries > 1 || (p->n_tries == 1 && a->now_us >= p->challenge_us)) &&
+	       a->now_us > p->last_received_us + SUSPICION_US;
+}
+
 /* The peer left `old` for `p`: nothing came on the old one since it began on the new one. */
 static bool peer_moved(const struct path *old, const struct path *p)
 {
@@ -421,6 +439,8 @@ static bool better(const struct ptcp_assoc *a, const struct path *p, const struc
 {
 	if (!old || !usable(a, old))
 		return true;
+	if (in_doubt(a, p) != in_doubt(a, old))
+		return in_doubt(a, old);
 	if (p->kind != old->kind)
 		return p->kind < old->kind;
 	if (peer_moved(old, p))
@@ -463,7 +483,11 @@ void path_choose(struct ptcp_assoc *a)
 
 void path_tick(struct ptcp_assoc *a, struct path *p)
 {
-	if (a->now_us < p->challenge_us || p->n_tries < CHALLENGE_TRIES)
+	if (a->now_us < p->challenge_us)
+		return;
+	if (p == a->active && in_doubt(a, p))
+		path_choose(a);
+	if (p->n_tries < CHALLENGE_TRIES)
 		return;
 	/* The last of the tries had its time. A path that is down goes on trying. */
 	if (p->state == PTCP_PATH_NEW || p->state == PTCP_PATH_UP)

@@ -177,6 +177,55 @@ static void the_server_follows_a_client_whose_address_changed(void **state)
 	pair_fini(&pair);
 }
 
+/* The machine moved: the relay is there again, and nobody knows yet whether the old path is. */
+static void a_path_in_doubt_is_left_before_it_is_given_up(void **state)
+{
+	uint64_t due_us = 0;
+
+	(void)state;
+	start(14, NULL);
+	pair_path_add(&pair, RELAY, PTCP_PATH_RELAY, 1472);
+	pair_path_add(&pair, DIRECT, PTCP_PATH_DIRECT, 1472);
+	assert_true(pair_establish(&pair));
+	pair_run(&pair, 2 * US_PER_S, thin_stream, &due_us);
+	assert_int_equal(active(0), DIRECT);
+	pair.links[0][DIRECT - 1].cut = pair.links[1][DIRECT - 1].cut = true;
+	pair_run(&pair, 100 * US_PER_MS, thin_stream, &due_us);
+	assert_int_equal(ptcp_path_check(pair.end[0].a, DIRECT, pair.now_us), 0);
+	assert_int_equal(ptcp_path_check(pair.end[0].a, RELAY, pair.now_us), 0);
+	pair_run(&pair, 400 * US_PER_MS, thin_stream, &due_us);
+	assert_int_equal(active(0), RELAY);
+	assert_int_equal(pair.end[0].n_path_down, 0);
+	/* The peer, whom nobody told, sees packets elsewhere and none where it sends. */
+	pair_run(&pair, 800 * US_PER_MS, thin_stream, &due_us);
+	assert_int_equal(active(1), RELAY);
+	pair.links[0][DIRECT - 1].cut = pair.links[1][DIRECT - 1].cut = false;
+	pair_run(&pair, 2 * US_PER_S, thin_stream, &due_us);
+	assert_int_equal(active(0), DIRECT);
+	assert_int_equal(active(1), DIRECT);
+	pair_fini(&pair);
+}
+
+static void a_lost_challenge_is_no_reason_to_leave_a_path_that_works(void **state)
+{
+	uint64_t due_us = 0, n_switched;
+
+	(void)state;
+	start(15, NULL);
+	pair_path_add(&pair, RELAY, PTCP_PATH_RELAY, 1472);
+	pair_path_add(&pair, DIRECT, PTCP_PATH_DIRECT, 1472);
+	assert_true(pair_establish(&pair));
+	pair_run(&pair, 2 * US_PER_S, thin_stream, &due_us);
+	n_switched = pair.end[0].n_switched;
+	pair.links[0][DIRECT - 1].loss_permille = pair.links[1][DIRECT - 1].loss_permille = 200;
+	for (int i = 0; i < 100; i++) {
+		ptcp_path_check(pair.end[0].a, DIRECT, pair.now_us);
+		pair_run(&pair, 310 * US_PER_MS, thin_stream, &due_us);
+	}
+	assert_int_equal(pair.end[0].n_switched, n_switched);
+	pair_fini(&pair);
+}
+
 static void a_removed_path_hands_over_what_was_in_flight(void **state)
 {
 	(void)state;
@@ -539,6 +588,8 @@ int main(void)
 		cmocka_unit_test(a_direct_path_takes_over_from_the_relay_without_a_loss),
 		cmocka_unit_test(a_dead_path_is_left_in_about_a_second),
 		cmocka_unit_test(a_thin_stream_too_shows_that_its_path_is_dead),
+		cmocka_unit_test(a_path_in_doubt_is_left_before_it_is_given_up),
+		cmocka_unit_test(a_lost_challenge_is_no_reason_to_leave_a_path_that_works),
 		cmocka_unit_test(a_vanished_peer_shows_within_fifteen_seconds),
 		cmocka_unit_test(the_server_follows_a_client_whose_address_changed),
 		cmocka_unit_test(a_removed_path_hands_over_what_was_in_flight),
