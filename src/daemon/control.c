@@ -34,11 +34,29 @@ static op_fn *const commands[CTL_COMMAND_COUNT] = {
 
 /* ---- ops ---- */
 
-static void op_free(struct op *op)
+/* From now on it takes part in nothing. */
+static void op_rest(struct op *op)
 {
 	if (op->on_end)
 		op->on_end(op);
+	op->on_answer = NULL;
+	op->on_link = NULL;
+	op->on_timer = NULL;
+	op->on_pong = NULL;
+	op->on_log = NULL;
+	op->on_event = NULL;
+	op->on_end = NULL;
+	op->peer = NULL;
+	op->asking = false;
 	net_timer_disarm(&op->timer);
+}
+
+static void op_free(struct op *op)
+{
+	op_rest(op);
+	if (op->answer)
+		secret_wipe(op->answer, strlen(op->answer));
+	free(op->answer);
 	ctl_request_fini(&op->request);
 	TAILQ_REMOVE(&op->client->ops, op, entry);
 	TAILQ_REMOVE(&op->daemon->ops, op, all);
@@ -58,16 +76,59 @@ static void send_line(struct client *client, char *line)
 	free(line);
 }
 
+/* Whether the disk has all that was written while the op ran. */
+static bool op_is_stored(const struct op *op)
+{
+	return op->n_until == op->n_written || disk_settled(op->daemon->disk) >= op->n_until;
+}
+
+static void op_answer(struct op *op, char *line)
+{
+	const int r = disk_fault(op->daemon->disk, op->n_written);
+	char text[256];
+
+	if (r) {
+		free(line);
+		snprintf(text, sizeof(text),
+			 "done, but it could not be stored, and will be forgotten: %s",
+			 strerror(-r));
+		line = ctl_error_line(op->id, CTL_FAILED, text, NULL);
+	}
+	send_line(op->client, line);
+	op_free(op);
+}
+
+/* Takes the line. */
+static void op_end(struct op *op, char *line)
+{
+	op->n_until = disk_asked(op->daemon->disk);
+	if (!line || op_is_stored(op)) {
+		op_answer(op, line);
+		return;
+	}
+	op_rest(op);
+	op->answer = line;
+}
+
+void control_settled(struct daemon *d)
+{
+	struct op *op, *next;
+
+	for (op = TAILQ_FIRST(&d->ops); op; op = next) {
+		next = TAILQ_NEXT(op, all);
+		if (op->answer && op_is_stored(op))
+			op_answer(op, TAKE_PTR(op->answer));
+	}
+}
+
 void op_done(struct op *op, json_t *result)
 {
-	send_line(op->client, ctl_result_line(op->id, result));
-	op_free(op);
+	op_end(op, ctl_result_line(op->id, result));
 }
 
 void op_fail(struct op *op, const struct problem *problem)
 {
-	send_line(op->client, ctl_error_line(op->id, problem->code, problem->error, problem->hint));
-	op_free(op);
+	op_end(op, ctl_error_line(op->id, problem->code, problem->error, problem->hint));
 }
 
 void op_failf(struct op *op, enum ctl_code code, const char *hint, const char *format, ...)
@@ -208,6 +269,7 @@ static void start_op(struct client *client, struct ctl_request *request)
 	op->client = client;
 	op->id = request->id;
 	op->request = *request;
+	op->n_written = disk_asked(d->disk);
 	net_timer_init(&op->timer, d->loop, op_timer, op);
 	TAILQ_INSERT_TAIL(&client->ops, op, entry);
 	TAILQ_INSERT_TAIL(&d->ops, op, all);

@@ -266,6 +266,11 @@ static void choose_aead(const struct daemon *d)
 	log_info("packets are sealed by %s", crypto_aead_backend_name());
 }
 
+static void on_settled(void *user)
+{
+	control_settled(user);
+}
+
 static int start_loop(struct daemon *d)
 {
 	int r = workers_init(d);
@@ -282,6 +287,11 @@ static int start_loop(struct daemon *d)
 		r = crypto_random(&d->seed, sizeof(d->seed));
 	if (r) {
 		log_error("cannot start the loop: %s", strerror(-r));
+		return r;
+	}
+	r = disk_new(d->loop, on_settled, d, &d->disk);
+	if (r) {
+		log_error("cannot write to disk: %s", strerror(-r));
 		return r;
 	}
 	net_timer_init(&d->alive, d->loop, on_alive, d);
@@ -378,6 +388,7 @@ int daemon_run(const struct daemon_options *options)
 		d->exit_status = EXIT_FAILURE;
 	if (d->loop)
 		stop_services(d);
+	disk_free(d->disk);
 	identities_fini(&d->identities);
 	domains_fini(&d->domains);
 	net_resolver_free(d->resolver);

@@ -5,6 +5,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -63,7 +64,7 @@ static int write_all(int fd, const uint8_t *data, size_t n_bytes)
 			n_bytes -= (size_t)n;
 		}
 	}
-	return fsync(fd) ? -errno : 0;
+	return 0;
 }
 
 /* A rename or unlink is on disk once its directory is. */
@@ -79,19 +80,37 @@ static int sync_parent(const char *path)
 	return fd < 0 || fsync(fd) ? -errno : 0;
 }
 
-int files_write(const char *path, const void *data, size_t n_bytes)
+int files_write_beside(const char *path, uint64_t number, const void *data, size_t n_bytes,
+		       char *out_tmp, size_t out_bytes, int *ret_fd)
 {
-	char tmp[FILES_PATH_BYTES + 16];
 	_cleanup_(closep) int fd = -1;
 	int r;
 
-	/* One daemon owns the directory, so one temporary name per file is enough. */
-	snprintf(tmp, sizeof(tmp), "%s" TMP_MARK "new", path);
-	fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	snprintf(out_tmp, out_bytes, "%s" TMP_MARK "%" PRIu64, path, number);
+	fd = open(out_tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return -errno;
 	r = write_all(fd, data, n_bytes);
-	if (!r && rename(tmp, path))
+	if (r) {
+		unlink(out_tmp);
+		return r;
+	}
+	*ret_fd = fd;
+	fd = -1;
+	return 0;
+}
+
+int files_write(const char *path, const void *data, size_t n_bytes)
+{
+	char tmp[FILES_PATH_BYTES + 32];
+	_cleanup_(closep) int fd = -1;
+	int r;
+
+	/* One daemon owns the directory, and the numbers of disk_write() are below this one. */
+	r = files_write_beside(path, UINT64_MAX, data, n_bytes, tmp, sizeof(tmp), &fd);
+	if (r)
+		return r;
+	if (fsync(fd) || rename(tmp, path))
 		r = -errno;
 	if (r) {
 		unlink(tmp);

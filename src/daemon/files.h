@@ -22,6 +22,12 @@ int files_make_dir(const char *path);
 int files_read(const char *path, struct buffer *out);
 /* Mode 0600, in place at once: temporary file, fsync, rename, fsync of the directory. */
 int files_write(const char *path, const void *data, size_t n_bytes);
+/*
+ * The first half of that: a temporary file of this number, written but not synced, whose name and
+ * file descriptor the caller takes.
+ */
+int files_write_beside(const char *path, uint64_t number, const void *data, size_t n_bytes,
+		       char *out_tmp, size_t out_bytes, int *ret_fd);
 /* -ENOENT is fine; the directory is synced. */
 int files_remove(const char *path);
 /* An object. -EBADMSG if the file is no JSON object. */

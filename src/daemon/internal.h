@@ -28,6 +28,7 @@
 
 #include "ctl/ctl.h"
 #include "daemon/daemon.h"
+#include "daemon/disk.h"
 #include "daemon/domains.h"
 #include "daemon/identities.h"
 #include "daemon/lanes.h"
@@ -87,6 +88,9 @@ struct peer {
 	UT_hash_handle hh; /* by address.text */
 };
 TAILQ_HEAD(peer_list, peer);
+
+/* Writes a file of the state without waiting for the disk; answers wait, see op_done(). */
+int store_json(struct daemon *d, const char *path, const json_t *object);
 
 int peers_load(struct daemon *d);
 void peers_fini(struct daemon *d);
@@ -554,8 +558,11 @@ struct op {
 	struct client *client; /* NULL: the client went; it ends silently */
 	uint64_t id;
 	struct ctl_request request;
-	struct peer *peer; /* that it is about; for those that wait for a link */
-	bool asking;       /* a question is with the user, about: */
+	struct peer *peer;  /* that it is about; for those that wait for a link */
+	uint64_t n_written; /* disk_asked() when it began ... */
+	uint64_t n_until;   /* ... and when it ended */
+	char *answer;       /* the last line; it waits for the disk */
+	bool asking;        /* a question is with the user, about: */
 	enum ctl_ask_kind asked;
 	char asked_fingerprint[CRYPTO_FINGERPRINT_BYTES];
 	struct net_timer timer;
@@ -574,8 +581,10 @@ struct op {
 TAILQ_HEAD(op_list, op);
 
 int control_start(struct daemon *d);
+/* The disk has taken something: answers that waited for it leave. */
+void control_settled(struct daemon *d);
 void control_stop(struct daemon *d);
-/* Each of these ends the op. */
+/* Each of these ends the op. The answer leaves when what was written since it began is on disk. */
 void op_done(struct op *op, json_t *result);
 void op_fail(struct op *op, const struct problem *problem);
 void op_failf(struct op *op, enum ctl_code code, const char *hint, const char *format, ...)
@@ -691,6 +700,7 @@ struct daemon {
 	struct peer *peers_index; /* by address */
 	size_t n_peers;
 	struct requests requests;
+	struct disk *disk;
 	struct hub_list hubs;
 	struct link_list links;
 	struct link *slots[TUN_SLOTS_MAX];

@@ -11,6 +11,8 @@ src_daemon_libdaemon_la_SOURCES = \
 	src/daemon/commands_watch.c \
 	src/daemon/control.c \
 	src/daemon/device.c \
+	src/daemon/disk.c \
+	src/daemon/disk.h \
 	src/daemon/doctor.c \
 	src/daemon/domains.c \
 	src/daemon/domains.h \

@@ -128,7 +128,7 @@ int peers_save(struct daemon *d, const struct peer *peer)
 			   peer->linked, "held", peer->held, "as", *peer->as ? peer->as : NULL,
 			   "path", session_path_mode_name(peer->path_mode), "local_ipv4",
 			   peer->has_local4 ? ip_format(&ip, text) : NULL);
-	r = object ? files_write_json(path, object) : -ENOMEM;
+	r = object ? store_json(d, path, object) : -ENOMEM;
 	json_decref(object);
 	if (r)
 		log_error("%s: cannot write %s: %s", peer->address.text, path, strerror(-r));
@@ -246,6 +246,8 @@ int peers_forget(struct daemon *d, struct peer *peer)
 	int r = files_path(path, d->options->state_dir, "known-peers", peer->address.text, ".json");
 	struct op *op;
 
+	if (!r && d->disk)
+		disk_flush(d->disk); /* or what is still on its way there comes after it */
 	if (!r)
 		r = files_remove(path);
 	if (r)

@@ -97,7 +97,7 @@ void requests_save(struct daemon *d)
 	object = list ? json_pack("{s:o}", "requests", list) : NULL;
 	r = object ? state_path(d, path) : -ENOMEM;
 	if (!r)
-		r = files_write_json(path, object);
+		r = store_json(d, path, object);
 	json_decref(object);
 	if (r)
 		log_error("cannot write the list of requests: %s", strerror(-r));

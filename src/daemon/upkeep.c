@@ -3,13 +3,13 @@
  * whose peers are idle sleeps.
  */
 #include "daemon/internal.h"
+#include "daemon/files.h"
 
 #define SWEEP_US      (10 * US_PER_S)
 #define SWEEP_IDLE_US (300 * US_PER_S)
 #define TRIM_BYTES    ((size_t)64 << 10) /* so much freed is worth the work */
 #define TRIM_US       (2 * US_PER_S)
 #define SAVE_US       (50 * US_PER_MS)
-#define SAVE_SHARE    10 /* of the time is for the disk, at most */
 
 /*
  * Certificates and permissions end by the clock, connections by not being needed: while something
@@ -53,6 +53,16 @@ void upkeep_freed(struct daemon *d, size_t n_bytes)
 		net_timer_arm(&d->trim, net_loop_now_us(d->loop) + TRIM_US);
 }
 
+int store_json(struct daemon *d, const char *path, const json_t *object)
+{
+	_cleanup_(freep) char *text = json_dumps(object, JSON_INDENT(1) | JSON_SORT_KEYS);
+
+	if (!text)
+		return -ENOMEM;
+	return d->disk ? disk_write(d->disk, path, text, strlen(text))
+		       : files_write(path, text, strlen(text));
+}
+
 static struct peer *next_unsaved(struct daemon *d)
 {
 	struct peer *peer;
@@ -78,11 +88,9 @@ static void on_save(void *user, uint64_t now_us)
 {
 	struct daemon *d = user;
 
-	const uint64_t start_us = net_clock_us();
-
-	if (save_one(d))
-		net_timer_arm(&d->save,
-			      now_us + max_u64(SAVE_US, SAVE_SHARE * (net_clock_us() - start_us)));
+	/* Not faster than the disk. */
+	if (disk_settled(d->disk) < disk_asked(d->disk) || save_one(d))
+		net_timer_arm(&d->save, now_us + SAVE_US);
 }
 
 void upkeep_save(struct daemon *d, struct peer *peer)

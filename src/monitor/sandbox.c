@@ -40,8 +40,9 @@ static const char *const daemon_calls[] = {
 	/* state files */
 	"open", "stat", "lstat", "access", "faccessat", "faccessat2", "unlink", "unlinkat",
 	"rename", "renameat", "renameat2", "mkdir", "mkdirat", "rmdir", "fsync", "fdatasync",
-	"ftruncate", "fchmod", "fchmodat", "chmod", "getdents64", "getcwd", "readlink",
-	"readlinkat", "pread64", "pwrite64", "flock", "fallocate", "umask", "statfs", "fstatfs",
+	"io_setup", "io_submit", "io_getevents", "io_destroy", "ftruncate", "fchmod", "fchmodat",
+	"chmod", "getdents64", "getcwd", "readlink", "readlinkat", "pread64", "pwrite64", "flock",
+	"fallocate", "umask", "statfs", "fstatfs",
 	/* libraries that ask what machine this is */
 	"sysinfo", "getrlimit", "prlimit64", "sched_getaffinity", "getcpu", "getrusage",
 	"membarrier", "dup2", "dup3", NULL

@@ -183,6 +183,122 @@ static void a_file_is_replaced_whole_and_private(void **state)
 	assert_int_equal(files_remove(path), 0);
 }
 
+/* ---- without waiting for the disk ---- */
+
+struct writes {
+	struct net_loop *loop;
+	struct disk *disk;
+	uint64_t until;
+	unsigned n_calls;
+};
+
+static void on_settled(void *user)
+{
+	struct writes *w = user;
+
+	w->n_calls++;
+	if (disk_settled(w->disk) == w->until)
+		net_loop_stop(w->loop);
+}
+
+static void begin_writes(struct fixture *f, struct writes *w)
+{
+	*w = (struct writes){ .loop = f->d.loop };
+	assert_int_equal(disk_new(w->loop, on_settled, w, &w->disk), 0);
+}
+
+static void run_writes(struct writes *w)
+{
+	w->until = disk_asked(w->disk);
+	assert_int_equal(net_loop_run(w->loop), 0);
+	assert_int_equal(disk_settled(w->disk), w->until);
+}
+
+static void assert_holds(const char *path, const char *text)
+{
+	struct buffer back;
+
+	buffer_init(&back, 100, false);
+	assert_int_equal(files_read(path, &back), 0);
+	assert_int_equal(buffer_used(&back), strlen(text));
+	assert_memory_equal(buffer_peek(&back), text, strlen(text));
+	buffer_fini(&back);
+}
+
+static void count_entries(const char *dir, unsigned *ret_n)
+{
+	DIR *list = opendir(dir);
+
+	assert_non_null(list);
+	for (*ret_n = 0; readdir(list); ++*ret_n)
+		;
+	closedir(list);
+}
+
+static void writes_take_their_place_in_order(void **state)
+{
+	struct fixture *f = *state;
+	char path[2][FILES_PATH_BYTES], text[20];
+	unsigned n_before, n_after;
+	struct writes w;
+
+	begin_writes(f, &w);
+	assert_int_equal(files_path(path[0], f->dir, NULL, "zero", ".txt"), 0);
+	assert_int_equal(files_path(path[1], f->dir, NULL, "one", ".txt"), 0);
+	count_entries(f->dir, &n_before);
+	/* More than may wait. */
+	for (unsigned i = 0; i < 150; i++) {
+		snprintf(text, sizeof(text), "number %u", i);
+		assert_int_equal(disk_write(w.disk, path[i % 2], text, strlen(text)), 0);
+		assert_true(disk_asked(w.disk) - disk_settled(w.disk) <= 64);
+	}
+	assert_true(disk_settled(w.disk) < 150);
+	run_writes(&w);
+	assert_true(w.n_calls > 0);
+	assert_int_equal(disk_fault(w.disk, 0), 0);
+	assert_holds(path[0], "number 148");
+	assert_holds(path[1], "number 149");
+	/* Nothing is left beside them. */
+	count_entries(f->dir, &n_after);
+	assert_int_equal(n_after, n_before + 2);
+	assert_int_equal(disk_write(w.disk, path[0], "last", 4), 0);
+	disk_flush(w.disk);
+	assert_holds(path[0], "last");
+	assert_int_equal(disk_write(w.disk, path[0], "and done", 8), 0);
+	disk_free(w.disk);
+	assert_holds(path[0], "and done");
+}
+
+static void a_write_that_fails_is_told_of_and_stops_no_other(void **state)
+{
+	struct fixture *f = *state;
+	char path[FILES_PATH_BYTES], taken[FILES_PATH_BYTES], nowhere[FILES_PATH_BYTES];
+	unsigned n_before, n_after;
+	struct writes w;
+
+	begin_writes(f, &w);
+	assert_int_equal(files_path(path, f->dir, NULL, "sound", ".txt"), 0);
+	assert_int_equal(files_path(taken, f->dir, NULL, "taken", ".txt"), 0);
+	assert_int_equal(files_path(nowhere, f->dir, "nowhere", "lost", ".txt"), 0);
+	assert_int_equal(mkdir(taken, 0700), 0);
+	count_entries(f->dir, &n_before);
+	assert_int_equal(disk_write(w.disk, nowhere, "x", 1), -ENOENT); /* at once */
+	assert_int_equal(disk_asked(w.disk), 0);
+	assert_int_equal(disk_write(w.disk, path, "first", 5), 0);
+	assert_int_equal(disk_write(w.disk, taken, "second", 6), 0);
+	assert_int_equal(disk_write(w.disk, path, "third", 5), 0);
+	run_writes(&w);
+	assert_holds(path, "third");
+	assert_int_equal(disk_fault(w.disk, 0), -EISDIR);
+	assert_int_equal(disk_fault(w.disk, 1), -EISDIR);
+	assert_int_equal(disk_fault(w.disk, 2), 0); /* of the third */
+	disk_free(w.disk);
+	count_entries(f->dir, &n_after);
+	assert_int_equal(n_after, n_before + 1);
+	assert_int_equal(rmdir(taken), 0);
+	assert_int_equal(files_remove(path), 0);
+}
+
 /* ---- peers ---- */
 
 static void what_the_user_said_about_a_peer_survives(void **state)
@@ -705,6 +821,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 		TEST(a_file_is_replaced_whole_and_private),
+		TEST(writes_take_their_place_in_order),
+		TEST(a_write_that_fails_is_told_of_and_stops_no_other),
 		TEST(what_the_user_said_about_a_peer_survives),
 		TEST(a_file_that_cannot_be_read_is_left_alone),
 		TEST(a_pin_that_makes_no_sense_is_not_a_missing_pin),
