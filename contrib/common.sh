@@ -11,7 +11,7 @@ PACKAGES_BUILD="gcc make autoconf automake libtool pkg-config libssl-dev libnl-3
 [ "$(uname -m)" != x86_64 ] || PACKAGES_BUILD="$PACKAGES_BUILD libipsec-mb-dev"
 PACKAGES_LAB="iproute2 nftables dnsmasq-base openssh-server openssh-client iputils-ping procps util-linux"
 PACKAGES_TEST="clang libclang-rt-14-dev python3 python3-twisted python3-openssl python3-service-identity
- man-db xz-utils binutils iperf3 systemd systemd-container debootstrap tayga miniupnpd miniupnpd-nftables"
+ man-db xz-utils binutils iperf3 systemd systemd-container debootstrap tayga miniupnpd miniupnpd-nftables coturn"
 
 # What runs apart ends with the script, however that ends.
 APART=

@@ -10,6 +10,7 @@
 
 #define STUN_DEFAULT_PORT 3478
 #define OTHER_PORT_MIN    1024
+#define PATIENT_TRIES     3 /* after so many questions without an answer, nobody waits for it */
 
 /* Addresses of nobody: where this machine would send what it has no better way for. */
 static const char *const far_away[] = { "192.0.2.1:9", "[2001:db8::1]:9" };
@@ -199,13 +200,43 @@ uint64_t gather_signature(struct daemon *d)
 
 /* ---- STUN ---- */
 
+/* Whether what there is to know of a socket is known; a silent server is not waited for. */
 static bool all_done(const struct daemon *d, const struct udp_socket *socket)
 {
-	for (size_t i = 0; i < GATHER_TRIES_MAX; i++)
-		if (d->gather.tries[i].used && d->gather.tries[i].socket == socket &&
-		    !d->gather.tries[i].done)
+	for (size_t i = 0; i < GATHER_TRIES_MAX; i++) {
+		const struct gather_try *t = &d->gather.tries[i];
+
+		if (t->used && t->socket == socket && !t->done && t->client.n_sent < PATIENT_TRIES)
 			return false;
+	}
 	return true;
+}
+
+/* Where a packet of ours cannot have come from, as far as this server could see. An answer that
+ * says so would make an easy NAT look hard. */
+static bool is_credible(const struct gather_try *t)
+{
+	struct endpoint mapped = t->client.mapped;
+	const struct ip_address *server = &t->server.ip;
+
+	mapped.port = OTHER_PORT_MIN; /* any port may be */
+	if (nat_endpoint_check(&mapped, ip_is_loopback(server), NULL) != 0)
+		return false;
+	return mapped.ip.family == server->family &&
+	       (!ip_is_private(&mapped.ip) || ip_is_private(server));
+}
+
+static void judge_answer(struct gather_try *t)
+{
+	char mapped[ENDPOINT_TEXT_BYTES], server[ENDPOINT_TEXT_BYTES];
+
+	if (t->client.state != STUN_DONE || is_credible(t))
+		return;
+	t->client.state = STUN_FAILED;
+	if (t->socket->number == 0)
+		log_info("STUN: %s says that we are %s, which cannot be: it is not believed",
+			 endpoint_format(&t->server, server),
+			 endpoint_format(&t->client.mapped, mapped));
 }
 
 static void start_try(struct daemon *d, struct udp_socket *s, const struct endpoint *server);
@@ -242,6 +273,7 @@ static void try_done(struct daemon *d, struct gather_try *t)
 	struct link *link;
 
 	t->done = true;
+	judge_answer(t);
 	if (t->client.state == STUN_DONE)
 		log_debug("STUN: socket %u is %s to %s", s->number,
 			  endpoint_format(&t->client.mapped, mapped),
@@ -262,10 +294,20 @@ static void try_done(struct daemon *d, struct gather_try *t)
 	}
 }
 
+/* A nat agent that asked for this fresh socket need not wait for more. */
+static void gathered(struct daemon *d, struct udp_socket *s)
+{
+	if (!s->owner || !all_done(d, s))
+		return;
+	session_gathered(s->owner->session, link_now_us(s->owner));
+	links_pump(s->owner);
+}
+
 static void send_try(struct daemon *d, struct gather_try *t, uint64_t now_us)
 {
 	uint8_t request[STUN_MESSAGE_MAX_BYTES];
 	struct net_udp_send send = { .to = t->server, .data = request };
+	const unsigned n_before = t->client.n_sent;
 
 	stun_client_tick(&t->client, now_us);
 	while ((send.data_bytes =
@@ -273,6 +315,8 @@ static void send_try(struct daemon *d, struct gather_try *t, uint64_t now_us)
 		net_udp_send(t->socket->udp, &send);
 	if (t->client.state == STUN_DONE || t->client.state == STUN_FAILED)
 		try_done(d, t);
+	else if (t->client.n_sent == PATIENT_TRIES && n_before < PATIENT_TRIES)
+		gathered(d, t->socket);
 }
 
 static void on_timer(void *user, uint64_t now_us)

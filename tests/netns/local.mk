@@ -17,6 +17,7 @@ NETNS_TESTS = \
 	tests/netns/roam.sh \
 	tests/netns/six.sh \
 	tests/netns/smoke.sh \
+	tests/netns/stun.sh \
 	tests/netns/systemd.sh \
 	tests/netns/tls443.sh \
 	tests/netns/trust.sh \
@@ -25,7 +26,7 @@ NETNS_TESTS = \
 	tests/netns/upnp.sh
 dist_check_SCRIPTS += $(NETNS_TESTS)
 EXTRA_DIST += tests/netns/igd.py tests/netns/lab.sh tests/netns/nat_classify.py tests/netns/nat_lab.sh \
-	tests/netns/nat_measure.py tests/netns/nat_report.py tests/netns/portmap_lab.sh tests/netns/tap.sh \
+	tests/netns/nat_measure.py tests/netns/nat_report.py tests/netns/portmap_lab.sh tests/netns/stun_liar.py tests/netns/tap.sh \
 	tests/netns/roam_gap.py tests/netns/tunnel_lab.sh
 if ENABLE_SERVER
 TESTS += $(NETNS_TESTS)
