@@ -27,7 +27,8 @@ library_packages() {
 
 debian_tree() {
     local mirror root=$abs_top_builddir/tests/netns/root/usr/local
-    PACKAGES=$PACKAGES,$(library_packages "$root"/sbin/q2q-tund "$root"/bin/q2q-server "$root"/bin/q2q-tun | paste -sd,)
+    PACKAGES=$PACKAGES,$(library_packages "$root"/sbin/q2q-tund "$root"/bin/q2q-server "$root"/bin/q2q-tun \
+        "$root"/libexec/q2q-tun/* | paste -sd,)
     TREE=$CACHE/bookworm.$(echo "$PACKAGES" | sha256sum | cut -c1-12)
     [ -d "$TREE" ] && return
     mirror=$(apt-get indextargets --format '$(SITE) $(RELEASE)' | awk '$2 == "bookworm" { print $1; exit }')
@@ -132,6 +133,13 @@ tap "q2q-tun.service starts (Type=notify)" unit_starts alice q2q-tun.service
 [ "$TAP_FAILED" -eq 0 ] || tap_bail "nothing works without the daemon"
 tap "the monitor has CAP_NET_ADMIN alone" in_machine alice sh -c \
     'grep -q "^CapEff:.*0000000000001000" /proc/$(systemctl show -P MainPID q2q-tun)/status'
+helper_has_nothing() {
+    in_machine alice sh -c 'status=/proc/$(pgrep -x q2q-tun-upnp)/status && cat $status &&
+        grep -q "^CapEff:.*0000000000000000" $status && grep -q "^Seccomp:.2" $status'
+}
+[ ! -e "$LAB_DIR/alice.tree/usr/local/libexec/q2q-tun/q2q-tun-upnp" ] ||
+    tap "the process that talks UPnP runs, without any capability" wait_for 5 helper_has_nothing
+tap "the gateway is found, and asked for a port" says 'your router (is being asked|maps)' in_machine alice q2q-tun doctor
 echo "alice's password" >"$LAB_DIR/alice.tree/root/password"
 invite=$(in_machine server q2q-server invite create)
 tap "alice registers" in_machine alice q2q-tun register alice@server.test --password-file /root/password --invite "$invite" --yes
