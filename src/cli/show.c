@@ -185,9 +185,11 @@ static void show_peer_lines(const json_t *peer)
 			printf("  %-14s %s\n", rows[i].label,
 			       clean(text_of(peer, rows[i].key, ""), safe, sizeof(safe)));
 	if (json_is_object(path))
-		printf("  %-14s %s, %s -> %s, RTT %s\n", "path", text_of(path, "kind", "-"),
-		       text_of(path, "local", "-"), text_of(path, "remote", "-"),
-		       format_rtt(number_of(path, "rtt_us"), rtt, sizeof(rtt)));
+		printf("  %-14s %s, %s -> %s, RTT %s, MTU %.0f\n", "path",
+		       text_of(path, "kind", "-"), text_of(path, "local", "-"),
+		       text_of(path, "remote", "-"),
+		       format_rtt(number_of(path, "rtt_us"), rtt, sizeof(rtt)),
+		       number_of(path, "mtu"));
 	printf("  %-14s %s\n", "sent",
 	       format_bytes(number_of(peer, "bytes_sent"), size, sizeof(size)));
 	printf("  %-14s %s\n", "received",

@@ -134,7 +134,8 @@ struct path {
 	/* MTU (pmtu.c). */
 	uint16_t mtu_bytes, mtu_max_bytes, mtu_probe_bytes; /* probe: 0 if none is in flight */
 	unsigned mtu_step, mtu_tries;
-	uint64_t mtu_next_us;
+	uint64_t mtu_next_us, mtu_pause_us; /* of the next probe; from this search to the next one */
+	bool mtu_rests; /* the next one only after full-size packets again: an idle path has none */
 	unsigned n_full_lost; /* full-size packets lost that left after the newest acknowledged one
 			       */
 	uint64_t full_acked_sequence;
@@ -421,6 +422,8 @@ bool path_uses_ecn(const struct ptcp_assoc *a, const struct path *p);
 /* ---- pmtu.c -------------------------------------------------------------------------------- */
 void pmtu_init(struct path *p, uint16_t max_bytes);
 void pmtu_start(struct path *p, uint64_t now_us);
+/* More may be possible than was: looks for it now. */
+void pmtu_again(struct path *p, uint64_t now_us);
 /* Size of the probe that is due now; 0: none. */
 uint16_t pmtu_probe_due(const struct path *p, uint64_t now_us);
 void pmtu_probe_sent(struct path *p, uint16_t n_bytes);

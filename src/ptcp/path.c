@@ -208,6 +208,7 @@ int ptcp_path_check(struct ptcp_assoc *a, uint32_t path_id, uint64_t now_us)
 		return -ENOENT;
 	if (a->state == PTCP_ESTABLISHED)
 		path_challenge_now(a, p);
+	pmtu_again(p, a->now_us);
 	return 0;
 }
 

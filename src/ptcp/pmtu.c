@@ -8,11 +8,13 @@
 #include "ptcp/assoc.h"
 
 #define TRIES            3
-#define AGAIN_US         (600 * US_PER_S) /* a larger one may have become possible */
+#define PAUSE_FIRST_US   (10 * US_PER_S)  /* a larger one may have become possible: doubles, */
+#define PAUSE_MAX_US     (600 * US_PER_S) /* as what fell has mostly a way back soon, or never */
 #define AFTER_HOLE_US    US_PER_S
 #define FULL_LOST_IN_ROW 24
 
-static const uint16_t steps[] = { PTCP_MTU_MIN, 1252, 1400, 1432, 1452, 1472, 4052, 8952, 16384 };
+static const uint16_t steps[] = { PTCP_MTU_MIN, 1252, 1372, 1400, 1432, 1452,
+				  1472,         4052, 8832, 8952, 16384 };
 
 void pmtu_init(struct path *p, uint16_t max_bytes)
 {
@@ -20,6 +22,8 @@ void pmtu_init(struct path *p, uint16_t max_bytes)
 	p->mtu_bytes = PTCP_MTU_MIN;
 	p->mtu_step = 1;
 	p->mtu_next_us = NEVER_US;
+	p->mtu_pause_us = PAUSE_FIRST_US;
+	p->mtu_rests = false;
 	p->mtu_probe_bytes = 0;
 	p->mtu_tries = 0;
 	p->n_full_lost = 0;
@@ -30,6 +34,17 @@ void pmtu_start(struct path *p, uint64_t now_us)
 	p->mtu_step = 1;
 	p->mtu_tries = 0;
 	p->mtu_next_us = now_us;
+	p->mtu_pause_us = PAUSE_FIRST_US;
+	p->mtu_rests = false;
+}
+
+void pmtu_again(struct path *p, uint64_t now_us)
+{
+	if (p->mtu_next_us == NEVER_US)
+		return;
+	p->mtu_next_us = min_u64(p->mtu_next_us, now_us);
+	p->mtu_pause_us = PAUSE_FIRST_US;
+	p->mtu_rests = false;
 }
 
 /* Every size up to the ceiling, and the ceiling itself. */
@@ -44,7 +59,8 @@ static uint16_t step_bytes(const struct path *p)
 
 uint16_t pmtu_probe_due(const struct path *p, uint64_t now_us)
 {
-	if (p->state != PTCP_PATH_UP || p->mtu_probe_bytes != 0 || now_us < p->mtu_next_us)
+	if (p->state != PTCP_PATH_UP || p->mtu_probe_bytes != 0 || now_us < p->mtu_next_us ||
+	    p->mtu_rests)
 		return 0;
 	return step_bytes(p);
 }
@@ -64,7 +80,9 @@ static void next_step(struct path *p, uint64_t now_us)
 		p->mtu_step = 1;
 		while (step_bytes(p) != 0 && step_bytes(p) <= p->mtu_bytes)
 			p->mtu_step++;
-		p->mtu_next_us = add_sat_u64(now_us, AGAIN_US);
+		p->mtu_next_us = add_sat_u64(now_us, p->mtu_pause_us);
+		p->mtu_pause_us = min_u64(2 * p->mtu_pause_us, PAUSE_MAX_US);
+		p->mtu_rests = true;
 	}
 }
 
@@ -74,6 +92,7 @@ void pmtu_probe_acked(struct path *p, uint16_t n_bytes, uint64_t now_us)
 		p->mtu_bytes = n_bytes;
 		p->cc.mtu_bytes = n_bytes;
 		p->n_full_lost = 0;
+		p->mtu_pause_us = PAUSE_FIRST_US;
 	}
 	if (n_bytes != p->mtu_probe_bytes)
 		return;
@@ -99,6 +118,7 @@ void pmtu_packet_acked(struct path *p, uint16_t n_bytes, uint64_t sequence)
 		return;
 	p->full_acked_sequence = sequence;
 	p->n_full_lost = 0;
+	p->mtu_rests = false;
 }
 
 void pmtu_black_hole(struct path *p, uint64_t now_us)
@@ -111,6 +131,8 @@ void pmtu_black_hole(struct path *p, uint64_t now_us)
 	p->mtu_step = 1;
 	p->mtu_tries = 0;
 	p->mtu_next_us = add_sat_u64(now_us, AFTER_HOLE_US);
+	p->mtu_pause_us = PAUSE_FIRST_US;
+	p->mtu_rests = false;
 }
 
 void pmtu_packet_lost(struct path *p, uint16_t n_bytes, uint64_t sequence, uint64_t now_us)

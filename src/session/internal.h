@@ -18,10 +18,10 @@
 enum {
 	PATHS_MAX = 32,
 	EVENTS_FIRST = 8,
-	PATH_MTU_IPV4 = 1472, /* Ethernet */
-	PATH_MTU_IPV6 = 1452,
+	PATH_MTU_IPV4 = 8972, /* jumbo frames; what the interface cannot take costs no packet */
+	PATH_MTU_IPV6 = 8952,
 	PATH_MTU_RELAY = 9000, /* TCP below: fewer, larger datagrams */
-	PATH_MTU_CHANNEL = PATH_MTU_IPV4 - Q2Q_CHANNEL_HEADER_BYTES,
+	PATH_MTU_CHANNEL = 1472 - Q2Q_CHANNEL_HEADER_BYTES,
 	CONTEXT_BYTES_MAX = 16 + 2 * (VIP_ADDRESS_BYTES_MAX + 2) + OFFER_ID_BYTES + 8,
 };
 

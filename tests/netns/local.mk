@@ -8,6 +8,7 @@ NETNS_TESTS = \
 	tests/netns/glare.sh \
 	tests/netns/hardship.sh \
 	tests/netns/many.sh \
+	tests/netns/mtu.sh \
 	tests/netns/nat.sh \
 	tests/netns/nat_kinds.sh \
 	tests/netns/portmap.sh \

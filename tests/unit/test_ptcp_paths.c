@@ -261,7 +261,35 @@ static void the_mtu_is_found_and_a_black_hole_is_left(void **state)
 	const uint64_t seen = stream.n_seen;
 	pair_run(&pair, US_PER_S, stream_source, &stream);
 	assert_true(stream.n_seen > seen + 500);
+	/* Not for ever: what fell has mostly a way back. */
+	pair.links[0][DIRECT - 1].mtu_bytes = 0;
+	pair_run(&pair, 25 * US_PER_S, stream_source, &stream);
+	assert_int_equal(path_stats(0, DIRECT).mtu_bytes, 8952);
 	assert_int_equal(stream.n_twice + stream.n_wrong, 0);
+	pair_fini(&pair);
+}
+
+/* A path that carries nothing large needs no more than it has; a change of the network is news. */
+static void an_idle_path_looks_for_a_larger_mtu_only_when_the_network_changes(void **state)
+{
+	uint64_t n_sent;
+
+	(void)state;
+	start(16, NULL);
+	pair.links[0][DIRECT - 1].mtu_bytes = pair.links[1][DIRECT - 1].mtu_bytes = 1440;
+	pair_path_add(&pair, DIRECT, PTCP_PATH_DIRECT, 8952);
+	assert_true(pair_establish(&pair));
+	pair_run(&pair, 60 * US_PER_S, NULL, NULL);
+	assert_int_equal(path_stats(0, DIRECT).mtu_bytes, 1432);
+	n_sent = pair.links[0][DIRECT - 1].n_sent;
+	pair.links[0][DIRECT - 1].mtu_bytes = pair.links[1][DIRECT - 1].mtu_bytes = 0;
+	pair_run(&pair, 1200 * US_PER_S, NULL, NULL);
+	assert_int_equal(path_stats(0, DIRECT).mtu_bytes, 1432);
+	/* Keepalives and their answers alone. */
+	assert_in_range(pair.links[0][DIRECT - 1].n_sent - n_sent, 0, 2 * 1200 / 25 + 2);
+	ptcp_path_check(pair.end[0].a, DIRECT, pair.now_us);
+	pair_run(&pair, 2 * US_PER_S, NULL, NULL);
+	assert_int_equal(path_stats(0, DIRECT).mtu_bytes, 8952);
 	pair_fini(&pair);
 }
 
@@ -594,6 +622,7 @@ int main(void)
 		cmocka_unit_test(the_server_follows_a_client_whose_address_changed),
 		cmocka_unit_test(a_removed_path_hands_over_what_was_in_flight),
 		cmocka_unit_test(the_mtu_is_found_and_a_black_hole_is_left),
+		cmocka_unit_test(an_idle_path_looks_for_a_larger_mtu_only_when_the_network_changes),
 		cmocka_unit_test(keys_are_updated_under_traffic_in_both_directions),
 		cmocka_unit_test(what_comes_twice_is_taken_once),
 		cmocka_unit_test(flipped_bits_are_counted_and_cost_only_a_repair),
