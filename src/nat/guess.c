@@ -261,6 +261,21 @@ static bool send_volley(struct nat_agent *a, struct nat_send *ret_send, uint64_t
 	return sent;
 }
 
+/*
+ * Ports that the ordinary checks took since STUN looked: the first ones of the sequence, and those
+ * towards the peer are spoilt where an early packet can do that. More would be skipped for nothing,
+ * but there are many ports of the volley, and one spoilt port ends the guessing.
+ */
+static unsigned flows_of_checks(const struct nat_agent *a)
+{
+	unsigned n = 0;
+
+	for (size_t i = 0; i < a->n_pairs; i++)
+		n += a->pairs[i].remote.ip.family == FAMILY_IPV4 &&
+		     a->pairs[i].state != NAT_PAIR_WAITING;
+	return n;
+}
+
 bool nat_guess_offer(const struct nat_agent *a, struct nat_guess_offer *ret_offer)
 {
 	uint16_t last = 0;
@@ -274,7 +289,7 @@ bool nat_guess_offer(const struct nat_agent *a, struct nat_guess_offer *ret_offe
 	};
 	range_of(a, &ret_offer->from, &ret_offer->to);
 	if (ret_offer->step)
-		ret_offer->next = (uint16_t)(last + ret_offer->step);
+		ret_offer->next = (uint16_t)(last + ret_offer->step * (1 + flows_of_checks(a)));
 	return true;
 }
 

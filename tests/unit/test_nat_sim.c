@@ -860,6 +860,7 @@ static void ports_in_sequence_are_predicted(void **state)
 	(void)state;
 	expect_guessed(&sequential, &port_restricted, 99, 5 * US_PER_S, 128);
 	expect_guessed(&sequential_wide, &port_restricted, 99, 5 * US_PER_S, 128);
+	expect_guessed(&sequential, &poisonable, 99, 5 * US_PER_S, 128);
 }
 
 static void a_port_per_address_is_guessed(void **state)
