@@ -32,6 +32,27 @@ static void date_row(const char *label, const char *what, const json_t *seconds)
 	row(label, text);
 }
 
+static void show_keepalive(const json_t *keepalive)
+{
+	const double remembered_s = json_number_value(json_object_get(keepalive, "remembered_s"));
+	const double interval_s = json_number_value(json_object_get(keepalive, "interval_s"));
+	char text[512];
+
+	if (remembered_s > 0)
+		snprintf(text, sizeof(text),
+			 "a silent path is remembered for at least %.0f s; keepalives every %.0f "
+			 "s%s",
+			 remembered_s, interval_s,
+			 strcmp(text_of(keepalive, "state"), "found") ? ", still looking" : "");
+	else if (interval_s > 0)
+		snprintf(text, sizeof(text),
+			 "how long a silent path is remembered is being found out; keepalives "
+			 "every %.0f s",
+			 interval_s);
+	if (remembered_s > 0 || interval_s > 0)
+		row("", text);
+}
+
 static void show_family(const char *label, const json_t *view)
 {
 	const char *outside = text_of(view, "outside");
@@ -46,6 +67,7 @@ static void show_family(const char *label, const json_t *view)
 	row(label, text);
 	if (*text_of(view, "nat_text"))
 		row("", text_of(view, "nat_text"));
+	show_keepalive(json_object_get(view, "keepalive"));
 }
 
 static void show_machine(const json_t *result)

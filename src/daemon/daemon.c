@@ -210,6 +210,7 @@ static void on_network_changed(void *user)
 	if (!nat64_restart(d))
 		gather_restart(d);
 	portmap_restart(d);
+	lifetime_restart(d);
 }
 
 /* ---- start ---- */
@@ -309,6 +310,7 @@ static int start_services(struct daemon *d)
 	if (!r) {
 		nat64_start(d);
 		portmap_start(d);
+		lifetime_start(d);
 	}
 	if (!r) {
 		r = net_changes_new(d->loop, on_network_changed, d, &d->changes);
@@ -334,6 +336,7 @@ static void stop_services(struct daemon *d)
 	upkeep_stop(d);
 	peers_fini(d);
 	hub_stop(d);
+	lifetime_stop(d);
 	portmap_stop(d);
 	nat64_stop(d);
 	gather_stop(d);

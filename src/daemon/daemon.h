@@ -49,6 +49,7 @@ struct daemon_options {
 	enum daemon_port_mapping port_mapping; /* whether the gateway is asked for a port */
 	uint64_t port_mapping_lifetime_s;
 	bool use_virtual; /* addresses of tunnels and of bridges for containers too */
+	uint64_t keepalive_min_s, keepalive_max_s; /* on direct paths; the NAT's memory decides */
 	bool copy_dscp;  /* of inner packets to outer ones */
 	bool parity;     /* repair by it where it pays */
 	enum ptcp_congestion_control congestion_control;

@@ -149,6 +149,22 @@ static const char *nat_words(enum nat_mapping mapping)
 	}
 }
 
+/* How long a silent flow may be, in words for people too. */
+static json_t *keepalive_json(const struct daemon *d, enum address_family family)
+{
+	const struct lifetime_search *s = &d->lifetime.searches[family == FAMILY_IPV6];
+	const struct nat_lifetime *l = &s->search;
+	const double interval_s = (double)lifetime_interval_us(d, family) / US_PER_S;
+
+	if (!s->started)
+		return json_null();
+	return json_pack("{s:s,s:f,s:f,s:f,s:i,s:s}", "state", nat_lifetime_state_name(l->state),
+			 "remembered_s", (double)l->lives_us / US_PER_S, "forgotten_s",
+			 l->dies_us == NEVER_US ? 0.0 : (double)l->dies_us / US_PER_S, "interval_s",
+			 interval_s, "tries", (int)l->n_tries, "reason",
+			 l->reason ? l->reason : "");
+}
+
 static json_t *view_json(const struct view *v)
 {
 	char mapped[ENDPOINT_TEXT_BYTES];
@@ -199,11 +215,13 @@ static json_t *network_json(const struct daemon *d)
 {
 	const struct view v4 = view_of(d, FAMILY_IPV4), v6 = view_of(d, FAMILY_IPV6);
 	char prefix[NAT64_TEXT_BYTES];
+	json_t *ipv4 = view_json(&v4), *ipv6 = view_json(&v6);
 
-	return json_pack("{s:i,s:o,s:o,s:o,s:o,s:s,s:o}", "udp_port", udp_port(d), "ipv4",
-			 view_json(&v4), "ipv6", view_json(&v6), "stun", questions_json(d),
-			 "addresses", addresses_json(), "nat64", nat64_text(d, prefix),
-			 "port_mapping", portmap_json(d));
+	json_object_set_new(ipv4, "keepalive", keepalive_json(d, FAMILY_IPV4));
+	json_object_set_new(ipv6, "keepalive", keepalive_json(d, FAMILY_IPV6));
+	return json_pack("{s:i,s:o,s:o,s:o,s:o,s:s,s:o}", "udp_port", udp_port(d), "ipv4", ipv4,
+			 "ipv6", ipv6, "stun", questions_json(d), "addresses", addresses_json(),
+			 "nat64", nat64_text(d, prefix), "port_mapping", portmap_json(d));
 }
 
 /* ---- one peer: why its path is what it is ---- */

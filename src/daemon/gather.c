@@ -449,6 +449,26 @@ void gather_add_server(struct daemon *d, const struct endpoint *address)
 	arm(d);
 }
 
+bool gather_server(const struct daemon *d, enum address_family family, struct endpoint *ret_server)
+{
+	const struct gather_try *found = NULL;
+
+	for (size_t i = 0; i < GATHER_TRIES_MAX; i++) {
+		const struct gather_try *t = &d->gather.tries[i];
+
+		if (!t->used || t->socket->number != 0 || t->client.state != STUN_DONE ||
+		    t->server.ip.family != family)
+			continue;
+		/* Those of the project tell of a second port, and know more than STUN's minimum. */
+		if (!found || (found->client.other.ip.family == FAMILY_NONE &&
+			       t->client.other.ip.family != FAMILY_NONE))
+			found = t;
+	}
+	if (found)
+		*ret_server = found->server;
+	return found != NULL;
+}
+
 static void on_stun_resolved(void *user, const struct net_resolved *result)
 {
 	struct daemon *d = user;

@@ -19,6 +19,7 @@
  *   volley.c      many sockets for guessing ports
  *   nat64.c       IPv4 from a network of IPv6
  *   portmap.c     the gateway's port for us
+ *   lifetime.c    how far apart keepalives may be
  *   control.c     the control socket              commands_*.c, enroll.c  what it can do
  *   upkeep.c      now and then
  *   names.c       the socket of libnss_q2q        logring.c     the last lines of the log
@@ -473,6 +474,8 @@ void gather_add_server(struct daemon *d, const struct endpoint *address);
 bool gather_has_ipv4(struct daemon *d);
 /* What we look like from outside may be another now, though nothing changed at this machine. */
 void gather_again(struct daemon *d);
+/* A STUN server that has answered, best one of the project. */
+bool gather_server(const struct daemon *d, enum address_family family, struct endpoint *ret_server);
 /* Everything anew, for all links; after the network changed. */
 void gather_restart(struct daemon *d);
 /* What is known of a socket, for a session that is new. */
@@ -504,6 +507,39 @@ bool nat64_restart(struct daemon *d);
 /* "64:ff9b::/96"; "": none. */
 const char *nat64_text(const struct daemon *d, char out[static NAT64_TEXT_BYTES]);
 
+/* ---- how far apart keepalives may be ---- */
+
+enum { LIFETIME_NETWORK_BYTES = 80 };
+
+struct lifetime_search {
+	struct daemon *daemon;
+	enum address_family family;
+	bool started;
+	struct nat_lifetime search;
+	enum nat_lifetime_state noted; /* in the log */
+	uint64_t told_us;
+	char network[LIFETIME_NETWORK_BYTES];
+	struct endpoint server;
+	uint8_t transaction[STUN_TRANSACTION_BYTES]; /* random, the last four bytes a number */
+	struct net_udp *aged, *asking;
+	struct net_timer timer;
+};
+
+struct lifetime {
+	struct lifetime_search searches[2]; /* IPv4, IPv6 */
+};
+
+void lifetime_start(struct daemon *d);
+void lifetime_stop(struct daemon *d);
+/* The network changed. */
+void lifetime_restart(struct daemon *d);
+/* A link goes directly, through what may be a NAT: from then on it is worth knowing. */
+void lifetime_path(struct link *link, enum address_family family);
+/* A path that rested has died. */
+void lifetime_doubt(struct daemon *d, enum address_family family);
+/* 0: not known, and not being found out. */
+uint64_t lifetime_interval_us(const struct daemon *d, enum address_family family);
+
 /* ---- the gateway's port for us ---- */
 
 struct portmap {
@@ -526,6 +562,8 @@ void portmap_stop(struct daemon *d);
 /* The network changed. */
 void portmap_restart(struct daemon *d);
 void portmap_tell(struct daemon *d, struct link *link);
+/* The default gateway's IPv4 address. False: there is none. */
+bool portmap_gateway(struct ip_address *ret_ip);
 /* The end is near: the port is given back, which takes a moment. */
 void portmap_release(struct daemon *d);
 bool portmap_is_released(const struct daemon *d);
@@ -706,6 +744,7 @@ struct daemon {
 	struct link *slots[TUN_SLOTS_MAX];
 	struct nat64 nat64;
 	struct portmap portmap;
+	struct lifetime lifetime;
 	struct gather gather;
 	struct lanes_memory lanes;
 	struct logring log;

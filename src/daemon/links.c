@@ -156,6 +156,8 @@ static void on_path(struct link *link)
 			 : status.relay   ? "through the relay"
 					  : "directly to",
 			 status.relay ? "" : endpoint_format(&status.remote, text));
+	if (status.has_path && !status.relay && !status.same_lan)
+		lifetime_path(link, status.remote.ip.family);
 	control_event(link->daemon, state_event(link, &status));
 	control_link_changed(link->daemon, link);
 }
@@ -204,6 +206,9 @@ static void on_session_event(struct link *link, const struct session_event *even
 		return;
 	case SESSION_EVENT_PONG:
 		on_pong(link, event);
+		return;
+	case SESSION_EVENT_IDLE_LOST:
+		lifetime_doubt(link->daemon, event->family);
 		return;
 	case SESSION_EVENT_TUN_ROOM:
 		link_device_want(link, true);

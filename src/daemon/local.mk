@@ -33,6 +33,7 @@ src_daemon_libdaemon_la_SOURCES = \
 	src/daemon/nat64.c \
 	src/daemon/options.c \
 	src/daemon/peers.c \
+	src/daemon/lifetime.c \
 	src/daemon/portmap.c \
 	src/daemon/problem.c \
 	src/daemon/requests.c \

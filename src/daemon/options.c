@@ -3,6 +3,7 @@
 
 #include "conf/conf.h"
 #include "nat/nat.h"
+#include "nat/nat.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -10,6 +11,7 @@
 #define DEFAULT_STATE   LOCALSTATEDIR "/lib/q2q-tun"
 #define DEFAULT_CONTROL RUNSTATEDIR "/q2q-tun/control"
 #define DEFAULT_NAMES   RUNSTATEDIR "/q2q-tun/names"
+#define KEEPALIVE_MAX_S 300
 #define DEFAULT_USER    "q2q-tun"
 
 /* What the table fills in; copied into the options when the whole file was fine. */
@@ -24,6 +26,7 @@ struct loaded {
 	bool accept_new;
 	struct conf_list stun, exclude;
 	bool use_virtual;
+	uint64_t keepalive_min, keepalive_max;
 	int port_mapping; /* enum daemon_port_mapping */
 	uint64_t port_mapping_lifetime_s;
 	struct daemon_domain domains[DAEMON_DOMAINS_MAX];
@@ -120,6 +123,8 @@ static const struct conf_key keys[] = {
 	{ .section = "network", .name = "dscp", .type = CONF_CHOICE, .offset = FIELD(dscp), .choices = dscp_rules },
 	{ .section = "network", .name = "port-mapping", .type = CONF_CHOICE, .offset = FIELD(port_mapping), .choices = port_mappings },
 	{ .section = "network", .name = "port-mapping-lifetime", .type = CONF_UINT, .offset = FIELD(port_mapping_lifetime_s), .min = NAT_PORTMAP_LIFETIME_S_MIN, .max = NAT_PORTMAP_LIFETIME_S_MAX },
+	{ .section = "network", .name = "keepalive-min", .type = CONF_UINT, .offset = FIELD(keepalive_min), .min = 1, .max = KEEPALIVE_MAX_S },
+	{ .section = "network", .name = "keepalive-max", .type = CONF_UINT, .offset = FIELD(keepalive_max), .min = 1, .max = KEEPALIVE_MAX_S },
 	{ .section = "network", .name = "exclude-interface", .type = CONF_LIST, .offset = FIELD(exclude) },
 	{ .section = "network", .name = "virtual-interfaces", .type = CONF_BOOL, .offset = FIELD(use_virtual) },
 	{ .section = "network", .name = "stun", .type = CONF_LIST, .offset = FIELD(stun), .set = check_host_port },
@@ -146,6 +151,8 @@ int daemon_options_init(struct daemon_options *options)
 		.user = strdup(DEFAULT_USER),
 		.log_level = LOG_INFO_,
 		.parity = true,
+		.keepalive_min_s = NAT_LIFETIME_MIN_US / US_PER_S,
+		.keepalive_max_s = NAT_LIFETIME_MAX_US / US_PER_S,
 		.port_mapping = DAEMON_PORT_MAPPING_AUTO,
 		.port_mapping_lifetime_s = NAT_PORTMAP_LIFETIME_S,
 		.monitor_fd = -1,
@@ -209,6 +216,8 @@ static void take_over(struct daemon_options *options, struct loaded *loaded)
 	for (size_t i = 0; i < options->n_exclude; i++)
 		options->exclude[i] = TAKE_PTR(loaded->exclude.items[i]);
 	options->use_virtual = loaded->use_virtual;
+	options->keepalive_min_s = loaded->keepalive_min;
+	options->keepalive_max_s = max_u64(loaded->keepalive_max, loaded->keepalive_min);
 	options->port_mapping = (enum daemon_port_mapping)loaded->port_mapping;
 	options->port_mapping_lifetime_s = loaded->port_mapping_lifetime_s;
 	free_domains(options->domains, &options->n_domains);
@@ -227,6 +236,8 @@ int daemon_options_load(struct daemon_options *options, const char *path, char *
 				 .congestion = (int)options->congestion_control,
 				 .aead_backend = (int)options->aead_backend,
 				 .use_virtual = options->use_virtual,
+				 .keepalive_min = options->keepalive_min_s,
+				 .keepalive_max = options->keepalive_max_s,
 				 .port_mapping = (int)options->port_mapping,
 				 .port_mapping_lifetime_s = options->port_mapping_lifetime_s,
 				 .accept_new = options->accept_new };

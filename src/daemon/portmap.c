@@ -51,6 +51,16 @@ static bool find_gateway(struct endpoint *ret_gateway)
 	return found;
 }
 
+bool portmap_gateway(struct ip_address *ret_ip)
+{
+	struct endpoint gateway;
+
+	if (!find_gateway(&gateway))
+		return false;
+	*ret_ip = gateway.ip;
+	return true;
+}
+
 /* ---- the mapping ---- */
 
 /* Whether peers could reach it: what the gateway says is not simply believed, and what its own NAT

@@ -6,6 +6,7 @@ src_nat_libnat_la_SOURCES = \
 	src/nat/agent.c \
 	src/nat/check.c \
 	src/nat/guess.c \
+	src/nat/lifetime.c \
 	src/nat/policy.c \
 	src/nat/portmap.c \
 	src/nat/status.c \

@@ -381,6 +381,80 @@ int nat_portmap_igd_input(struct nat_portmap *m, const struct nat_igd_answer *an
 /* The end. False: nothing is mapped by UPnP. */
 bool nat_portmap_igd_release(struct nat_portmap *m, struct nat_igd_request *ret_request);
 
+/* ---- how long a NAT remembers an idle flow ------------------------------------------------- */
+
+#define NAT_LIFETIME_MIN_US  (15 * US_PER_S)  /* between two keepalives */
+#define NAT_LIFETIME_MAX_US  (120 * US_PER_S) /* RFC 4787, REQ-5 */
+#define NAT_LIFETIME_PRIME_US (3 * US_PER_S)  /* what was answered after more than 2 s is a stream to Linux */
+
+/*
+ * Finds by bisection how long a flow of this network may be silent, from sockets that nobody
+ * needs: an "aged" one asks a STUN server twice, so that its flow is like a tunnel's, and is then
+ * left alone; when its time has come, another one asks the server to answer to the aged one's
+ * outside port (RESPONSE-PORT, RFC 5780, section 4.6). What arrives there says that the NAT still
+ * knew it. Every try has fresh sockets. The tunnel's own flows risk nothing: they are kept alive by
+ * what is known so far.
+ *
+ *   IDLE -> PRIMING -> AGING -> CHECKING -> (CONTROL) -> IDLE ... -> FOUND
+ *
+ * CONTROL: nothing came; does the server answer at all? If not, the try says nothing.
+ */
+enum nat_lifetime_state {
+	NAT_LIFETIME_IDLE,
+	NAT_LIFETIME_PRIMING,
+	NAT_LIFETIME_AGING,
+	NAT_LIFETIME_CHECKING,
+	NAT_LIFETIME_CONTROL,
+	NAT_LIFETIME_FOUND,
+	NAT_LIFETIME_OFF, /* `reason` */
+	NAT_LIFETIME_STATE_COUNT,
+};
+const char *nat_lifetime_state_name(enum nat_lifetime_state state);
+
+/* Embedded in its owner, who reads what is documented. */
+struct nat_lifetime {
+	enum nat_lifetime_state state;
+	uint64_t lives_us; /* so long a silent flow was still known; 0: nothing is known */
+	uint64_t dies_us;  /* so long it was not; NEVER_US: nothing is known */
+	unsigned n_tries;  /* that had a result */
+	const char *reason;
+	/* private */
+	uint64_t min_us, max_us;
+	uint64_t try_us; /* the time that is tried */
+	uint64_t doubted_us; /* what lives_us was; 0: nothing is in doubt */
+	uint64_t due_us, aged_us;
+	uint32_t number, first_check;
+	uint16_t port; /* of the aged socket, outside */
+	unsigned n_sent, n_primed, n_vain;
+	bool fresh;
+};
+
+/* One question to the STUN server. */
+struct nat_lifetime_ask {
+	bool fresh; /* close both sockets, if any: this try has new ones */
+	bool aged;  /* from the aged socket, else from the other one */
+	uint32_t number; /* goes into the transaction */
+	uint16_t answer_port; /* RESPONSE-PORT; 0: without */
+};
+
+/* A network about which lives_us and dies_us are known from before, or 0 and NEVER_US. The interval
+ * is kept between min_us and max_us. */
+void nat_lifetime_start(struct nat_lifetime *l, uint64_t lives_us, uint64_t dies_us,
+			uint64_t min_us, uint64_t max_us, uint64_t now_us);
+/* The question to ask now. */
+bool nat_lifetime_output(struct nat_lifetime *l, struct nat_lifetime_ask *ret_ask, uint64_t now_us);
+/* An answer to question `number` came, on the aged socket or on the other one. port: outside, as the
+ * server saw it; 0: an error answer. */
+void nat_lifetime_input(struct nat_lifetime *l, uint32_t number, bool aged, uint16_t port,
+			uint64_t now_us);
+uint64_t nat_lifetime_deadline_us(const struct nat_lifetime *l);
+void nat_lifetime_tick(struct nat_lifetime *l, uint64_t now_us);
+/* A path that was idle turned out to be dead: what is known does not count until it was tried again.
+ */
+void nat_lifetime_doubt(struct nat_lifetime *l, uint64_t now_us);
+/* How far apart keepalives may be, by what is known. */
+uint64_t nat_lifetime_interval_us(const struct nat_lifetime *l);
+
 /* ---- what people ask: why is it not direct? ---------------------------------------------- */
 
 enum nat_pair_state {

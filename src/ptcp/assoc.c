@@ -334,8 +334,10 @@ static uint64_t liveness_us(const struct ptcp_assoc *a)
 	if (!p || p->head_pn != SENT_NO_PN || p->n_probes > 0)
 		return NEVER_US;
 	const uint64_t heard_us = max_u64(p->last_received_us, p->progress_us);
-	const uint64_t quiet_us =
-		min_u64(heard_us - min_u64(heard_us, a->busy_us), LIVENESS_MAX_US);
+	/* Whoever knows that keepalives may be rare does not want to be woken more often by this. */
+	const uint64_t max_us =
+		max_u64(LIVENESS_MAX_US, p->keepalive_us == NEVER_US ? 0 : p->keepalive_us);
+	const uint64_t quiet_us = min_u64(heard_us - min_u64(heard_us, a->busy_us), max_us);
 	return add_sat_u64(heard_us, max_u64(base_us, quiet_us));
 }
 

@@ -119,7 +119,7 @@ struct path {
 	bool by_itself; /* came up by the peer's packets */
 	bool named;     /* ... and ptcp_path_add() told us of it afterwards */
 	bool was_up;
-	uint64_t first_received_us, last_received_us, last_sent_us;
+	uint64_t born_us, first_received_us, last_received_us, last_sent_us;
 	uint64_t bytes_received, bytes_sent, n_lost;
 	uint64_t keepalive_us; /* 0: by kind */
 

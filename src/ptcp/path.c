@@ -6,6 +6,8 @@
 
 #define CHALLENGE_RETRY_US     (250 * US_PER_MS)
 #define DIRECT_KEEPALIVE_US    (25 * US_PER_S)
+#define YOUNG_FLOW_US          (3 * US_PER_S) /* Linux: 2 s, then it is a stream */
+#define YOUNG_KEEPALIVE_US     (15 * US_PER_S)
 #define SUSPICION_US           (300 * US_PER_MS)
 #define AMPLIFICATION          3
 #define CHALLENGE_PACKET_BYTES 64
@@ -76,6 +78,7 @@ static struct path *path_new(struct ptcp_assoc *a, uint32_t id, enum ptcp_path_k
 			.progress_us = a->now_us,
 			.delivered_us = a->now_us,
 			.first_sent_us = a->now_us,
+			.born_us = a->now_us,
 		};
 		pmtu_init(p, mtu_bytes);
 		path_reset(a, p);
@@ -356,6 +359,9 @@ static uint64_t keepalive_due_us(const struct ptcp_assoc *a, const struct path *
 	if (interval_us == 0)
 		interval_us = p->kind == PTCP_PATH_DIRECT ? a->config.keepalive_direct_us
 							  : a->config.keepalive_relay_us;
+	/* NATs forget flows sooner that have just begun, or were not answered for long. */
+	if (p->kind == PTCP_PATH_DIRECT && p->last_sent_us - p->born_us < YOUNG_FLOW_US)
+		interval_us = min_u64(interval_us, YOUNG_KEEPALIVE_US);
 	return p->state == PTCP_PATH_UP ? add_sat_u64(p->last_sent_us, interval_us) : NEVER_US;
 }
 

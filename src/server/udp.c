@@ -150,14 +150,15 @@ static void on_datagram(struct server *s, struct net_udp *udp, const struct net_
 	if (packet->from.port == 0)
 		return;
 	if (stun_is_message(data, n_bytes)) {
-		struct endpoint other;
+		struct endpoint other, to;
 		const size_t out_bytes =
 			stun_server_answer(data, n_bytes, &packet->from,
 					   other_address(s, udp, packet, &other), out, sizeof(out));
 
 		s->counters.stun_requests++;
+		stun_server_answer_to(data, n_bytes, &packet->from, &to);
 		if (out_bytes > 0)
-			reply(udp, packet, &packet->from, out, out_bytes);
+			reply(udp, packet, &to, out, out_bytes);
 		return;
 	}
 	s->counters.udp_other++;

@@ -5,6 +5,9 @@
 
 #include <stdio.h>
 
+enum { PATH_TEXT_BYTES = ENDPOINT_TEXT_BYTES + 24 };
+#define IDLE_US (15 * US_PER_S) /* silence that keepalives were to interrupt */
+
 static int verify_peer(void *user, struct crypto_cert *cert)
 {
 	const struct session *s = user;
@@ -14,15 +17,37 @@ static int verify_peer(void *user, struct crypto_cert *cert)
 	return s->config.verify(s->config.user, cert);
 }
 
+static void path_text(const struct session *s, uint32_t id, char out[static PATH_TEXT_BYTES])
+{
+	char text[ENDPOINT_TEXT_BYTES];
+
+	for (size_t i = 0; i < PATHS_MAX; i++) {
+		const struct path *p = &s->paths[i];
+
+		if (p->id != id || !id)
+			continue;
+		if (p->kind == PTCP_PATH_DIRECT)
+			snprintf(out, PATH_TEXT_BYTES, "path %u %s", p->socket,
+				 endpoint_format(&p->remote, text));
+		else
+			snprintf(out, PATH_TEXT_BYTES, "path by %s",
+				 p->kind == PTCP_PATH_RELAY ? "relay, UDP" : "relay, TLS");
+		return;
+	}
+	snprintf(out, PATH_TEXT_BYTES, "path");
+}
+
 static void trace_ptcp(void *user, const struct ptcp_trace *trace, uint64_t now_us)
 {
 	const struct session *s = user;
+	char what[PATH_TEXT_BYTES] = "association";
 
 	(void)now_us;
-	if (s->config.trace && trace->what != PTCP_TRACE_NOTE)
-		s->config.trace(s->config.user,
-				trace->what == PTCP_TRACE_STATE ? "association" : "path",
-				trace->from, trace->to, trace->because);
+	if (!s->config.trace || trace->what == PTCP_TRACE_NOTE)
+		return;
+	if (trace->what != PTCP_TRACE_STATE)
+		path_text(s, trace->path_id, what);
+	s->config.trace(s->config.user, what, trace->from, trace->to, trace->because);
 }
 
 static enum ptcp_signal signal_congestion(void *user, uint8_t *message, size_t n_bytes,
@@ -194,13 +219,30 @@ static void on_path_up(struct session *s, uint32_t id, uint64_t now_us)
 	if (path && path->kind == PTCP_PATH_DIRECT)
 		ptcp_path_add(s->assoc, id, PTCP_PATH_DIRECT, session_path_mtu(&path->remote),
 			      now_us);
+	if (path)
+		session_path_set_keepalive(s, path);
 	session_dispatch(s, INPUT_PATH, NULL, now_us);
+}
+
+/* It rested, and when it was asked it was dead: perhaps a NAT forgot it sooner than we think. */
+static void tell_if_idle(struct session *s, const struct path *p, uint64_t now_us)
+{
+	struct session_event event = { .type = SESSION_EVENT_IDLE_LOST,
+				       .family = p->remote.ip.family };
+	struct ptcp_path_stats stats;
+
+	for (unsigned i = 0; ptcp_get_path_stats(s->assoc, i, &stats); i++)
+		if (stats.path_id == p->id && !p->same_lan &&
+		    now_us - stats.last_received_us > IDLE_US)
+			session_event_push(s, &event);
 }
 
 static void on_path_down(struct session *s, uint32_t id, uint64_t now_us)
 {
 	const struct path *path = session_path_by_id(s, id);
 
+	if (path && path->kind == PTCP_PATH_DIRECT)
+		tell_if_idle(s, path, now_us);
 	if (path && path->kind == PTCP_PATH_DIRECT && s->nat)
 		nat_agent_path_lost(s->nat, path->socket, &path->remote, now_us);
 }

@@ -138,6 +138,7 @@ struct session {
 
 	struct nat_agent *nat;
 	bool has_volley; /* asked for, and not given back */
+	uint64_t keepalive_us[2]; /* IPv4, IPv6; 0: ptcp's own */
 	struct socket_info sockets[SESSION_SOCKETS_MAX];
 	size_t n_sockets;
 	struct nat_candidate locals[NAT_LOCAL_MAX];
@@ -215,6 +216,8 @@ void session_path_drop_relay(struct session *s, uint64_t now_us);
 void session_path_valid(struct session *s, const struct nat_event *event, uint64_t now_us);
 void session_path_lost(struct session *s, const struct nat_event *event, uint64_t now_us);
 void session_paths_clear(struct session *s);
+/* The keepalive of a path that ptcp has now. */
+void session_path_set_keepalive(struct session *s, const struct path *p);
 void session_paths_drop_direct(struct session *s, uint64_t now_us);
 
 /* channel.c */

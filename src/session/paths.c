@@ -204,6 +204,22 @@ uint16_t session_path_mtu(const struct endpoint *remote)
 	return remote->ip.family == FAMILY_IPV6 ? PATH_MTU_IPV6 : PATH_MTU_IPV4;
 }
 
+void session_path_set_keepalive(struct session *s, const struct path *p)
+{
+	const uint64_t interval_us = s->keepalive_us[p->remote.ip.family == FAMILY_IPV6];
+
+	if (p->kind == PTCP_PATH_DIRECT)
+		ptcp_path_set_keepalive(s->assoc, p->id, p->same_lan ? 0 : interval_us);
+}
+
+void session_set_keepalive(struct session *s, enum address_family family, uint64_t interval_us)
+{
+	s->keepalive_us[family == FAMILY_IPV6] = interval_us;
+	for (size_t i = 0; s->assoc && i < PATHS_MAX; i++)
+		if (s->paths[i].id)
+			session_path_set_keepalive(s, &s->paths[i]);
+}
+
 void session_path_valid(struct session *s, const struct nat_event *event, uint64_t now_us)
 {
 	struct path *p = session_path_find(s, event->socket, &event->remote);
@@ -221,6 +237,8 @@ void session_path_valid(struct session *s, const struct nat_event *event, uint64
 	if (ptcp_path_add(s->assoc, p->id, PTCP_PATH_DIRECT, session_path_mtu(&event->remote),
 			  now_us) == -ENOBUFS)
 		*p = (struct path){ .id = 0 };
+	else
+		session_path_set_keepalive(s, p);
 }
 
 void session_path_lost(struct session *s, const struct nat_event *event, uint64_t now_us)

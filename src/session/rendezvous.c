@@ -225,6 +225,25 @@ void rendezvous_drop_agent(struct session *s)
 	s->has_volley = false;
 }
 
+static bool refuse(void *user, const struct ip_address *ip)
+{
+	const struct session *s = user;
+
+	return s->config.refuse && s->config.refuse(s->config.user, ip);
+}
+
+static void trace_pair(void *user, uint8_t socket, const struct endpoint *remote, const char *from,
+		       const char *to, const char *because)
+{
+	char text[ENDPOINT_TEXT_BYTES], what[ENDPOINT_TEXT_BYTES + 24];
+	const struct session *s = user;
+
+	if (!s->config.trace)
+		return;
+	snprintf(what, sizeof(what), "pair %u %s", socket, endpoint_format(remote, text));
+	s->config.trace(s->config.user, what, from, to, because);
+}
+
 int rendezvous_make_agent(struct session *s, uint64_t now_us)
 {
 	const struct keys_rendezvous keys = rendezvous_keys(s, &s->open);
@@ -232,8 +251,9 @@ int rendezvous_make_agent(struct session *s, uint64_t now_us)
 		.controlling = s->open.requester,
 		.mac = crypto_hmac_sha256,
 		.allow_loopback = s->config.allow_loopback,
-		.refuse = s->config.refuse,
-		.user = s->config.user,
+		.refuse = refuse,
+		.trace = trace_pair,
+		.user = s,
 		.allowance = s->config.allowance,
 	};
 	int r;

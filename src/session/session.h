@@ -378,6 +378,7 @@ enum session_event_type {
 	SESSION_EVENT_VOLLEY_DONE,   /* as NAT_EVENT_VOLLEY_DONE */
 	SESSION_EVENT_CHANNEL,       /* send `q2q-tun-channel` with channel.id by channel.route */
 	SESSION_EVENT_CONN,          /* conn */
+	SESSION_EVENT_IDLE_LOST,     /* a direct path that rested is dead: family */
 	SESSION_EVENT_TYPE_COUNT,
 };
 
@@ -397,6 +398,7 @@ struct session_event {
 		} pong;
 		uint8_t socket;
 		unsigned n_sockets;
+		enum address_family family;
 		struct {
 			void *route;
 			char id[OFFER_ID_BYTES + 1];
@@ -406,6 +408,9 @@ struct session_event {
 };
 bool session_next_event(struct session *s, struct session_event *ret_event);
 
+/* How far apart keepalives on direct paths of a family may be, for this network's NAT; 0: the
+ * built-in time. Paths within a LAN have no NAT and keep that. */
+void session_set_keepalive(struct session *s, enum address_family family, uint64_t interval_us);
 /* 0, -ENOTCONN, -ENOBUFS. */
 int session_ping(struct session *s, uint32_t id, uint64_t now_us);
 /* For pseudo-connections; NULL unless UP or STALLED. */

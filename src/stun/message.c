@@ -16,11 +16,14 @@ enum attribute {
 	ATTRIBUTE_PASSWORD_ALGORITHM = 0x001d,
 	ATTRIBUTE_USERHASH = 0x001e,
 	ATTRIBUTE_XOR_MAPPED_ADDRESS = 0x0020,
+	ATTRIBUTE_RESPONSE_PORT = 0x0027, /* RFC 5780 */
 	ATTRIBUTE_SOFTWARE = 0x8022,
 	ATTRIBUTE_ALTERNATE_SERVER = 0x8023,
 	ATTRIBUTE_FINGERPRINT = 0x8028,
 	ATTRIBUTE_OTHER_ADDRESS = 0x802c, /* RFC 5780 */
 };
+
+#define RESPONSE_PORT_MIN 1024
 
 enum { WIRE_FAMILY_IPV4 = 1, WIRE_FAMILY_IPV6 = 2, COMPREHENSION_OPTIONAL = 0x8000 };
 
@@ -160,6 +163,10 @@ static int read_attribute(struct parse *p, uint16_t type, struct reader value,
 		return read_address(value, NULL, &m->alternate_server);
 	case ATTRIBUTE_OTHER_ADDRESS:
 		return read_address(value, NULL, &m->other);
+	case ATTRIBUTE_RESPONSE_PORT:
+		m->response_port = reader_u16(&value);
+		reader_u16(&value); /* padding, section 7.5 */
+		return reader_finish(&value) < 0 ? -EBADMSG : 0;
 	case ATTRIBUTE_ERROR_CODE:
 		return read_error_code(value, m);
 	case ATTRIBUTE_SOFTWARE:
@@ -253,6 +260,13 @@ static void write_address(struct writer *w, uint16_t type, const struct endpoint
 	write_padded(w, type, value, v.used_bytes);
 }
 
+static void write_response_port(struct writer *w, uint16_t port)
+{
+	const uint8_t value[4] = { (uint8_t)(port >> 8), (uint8_t)port };
+
+	write_padded(w, ATTRIBUTE_RESPONSE_PORT, value, sizeof(value));
+}
+
 static void write_error(struct writer *w, const struct stun_message *m)
 {
 	const size_t n = min_size(m->n_unknown, STUN_UNKNOWN_MAX);
@@ -305,6 +319,8 @@ size_t stun_encode(const struct stun_message *message, uint8_t *out, size_t out_
 		write_address(&w, ATTRIBUTE_XOR_MAPPED_ADDRESS, &message->mapped, out + 4);
 	if (message->other.ip.family != FAMILY_NONE)
 		write_address(&w, ATTRIBUTE_OTHER_ADDRESS, &message->other, NULL);
+	if (message->response_port)
+		write_response_port(&w, message->response_port);
 	if (message->error_code)
 		write_error(&w, message);
 	if (w.failed)
@@ -345,4 +361,15 @@ size_t stun_server_answer(const void *request, size_t request_bytes, const struc
 		return n_bytes;
 	answer.other = (struct endpoint){ 0 };
 	return stun_encode(&answer, out, out_bytes);
+}
+
+void stun_server_answer_to(const void *request, size_t request_bytes, const struct endpoint *from,
+			   struct endpoint *ret_to)
+{
+	struct stun_message asked;
+
+	*ret_to = *from;
+	if (stun_decode(request, request_bytes, &asked) == 0 &&
+	    asked.response_port >= RESPONSE_PORT_MIN)
+		ret_to->port = asked.response_port;
 }

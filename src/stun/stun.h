@@ -31,6 +31,7 @@ struct stun_message {
 	struct endpoint mapped; /* FAMILY_NONE: none. XOR-MAPPED-ADDRESS wins over MAPPED-ADDRESS */
 	struct endpoint alternate_server;           /* FAMILY_NONE: none */
 	struct endpoint other;                      /* OTHER-ADDRESS, RFC 5780; FAMILY_NONE: none */
+	uint16_t response_port;                     /* RESPONSE-PORT, RFC 5780; 0: none */
 	uint16_t error_code;                        /* 0: none */
 	char software[STUN_SOFTWARE_MAX_BYTES + 1]; /* made printable; "" if there is none */
 	bool has_fingerprint;                       /* and it was right */
@@ -42,9 +43,9 @@ struct stun_message {
 bool stun_is_message(const void *data, size_t data_bytes);
 /* 0, or -EBADMSG: not well-formed, or FINGERPRINT is wrong. */
 int stun_decode(const void *data, size_t data_bytes, struct stun_message *ret_message);
-/* Writes header, SOFTWARE (if not ""), XOR-MAPPED-ADDRESS and OTHER-ADDRESS (if any), ERROR-CODE
- * with UNKNOWN-ATTRIBUTES (if error_code) and FINGERPRINT (if has_fingerprint). The size, or 0 if
- * it does not fit. */
+/* Writes header, SOFTWARE (if not ""), XOR-MAPPED-ADDRESS, OTHER-ADDRESS and RESPONSE-PORT (if any),
+ * ERROR-CODE with UNKNOWN-ATTRIBUTES (if error_code) and FINGERPRINT (if has_fingerprint). The size,
+ * or 0 if it does not fit. */
 size_t stun_encode(const struct stun_message *message, uint8_t *out, size_t out_bytes);
 
 /*
@@ -57,6 +58,13 @@ size_t stun_encode(const struct stun_message *message, uint8_t *out, size_t out_
  */
 size_t stun_server_answer(const void *request, size_t request_bytes, const struct endpoint *from,
 			  const struct endpoint *other, uint8_t *out, size_t out_bytes);
+/*
+ * Where the answer goes: to `from`, or to another port of the same address that the request names
+ * (RESPONSE-PORT, RFC 5780, section 7.5), so that a client learns how long a NAT remembers a port.
+ * Ports of well-known services are not answered to: *ret_to is `from` then.
+ */
+void stun_server_answer_to(const void *request, size_t request_bytes, const struct endpoint *from,
+			   struct endpoint *ret_to);
 
 /* ---- the client: one transaction, embedded in its owner ------------------------------------ */
 

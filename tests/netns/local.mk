@@ -7,6 +7,7 @@ NETNS_TESTS = \
 	tests/netns/federation.sh \
 	tests/netns/glare.sh \
 	tests/netns/hardship.sh \
+	tests/netns/keepalive.sh \
 	tests/netns/many.sh \
 	tests/netns/mtu.sh \
 	tests/netns/nat.sh \

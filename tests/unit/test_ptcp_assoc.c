@@ -205,6 +205,36 @@ static void an_idle_association_sends_next_to_nothing(void **state)
 	pair_fini(&pair);
 }
 
+/* As rarely as the NAT allows: neither keepalives nor the look whether the peer is there come more
+ * often; but a path that has just begun is not left alone for so long. */
+static void an_idle_path_is_left_alone_for_as_long_as_it_may(void **state)
+{
+	uint64_t before;
+
+	(void)state;
+	start(1, wan);
+	assert_true(pair_establish(&pair));
+	for (int i = 0; i < 2; i++) {
+		struct ptcp_path_stats stats;
+
+		assert_true(ptcp_get_path_stats(pair.end[i].a, 0, &stats));
+		assert_int_equal(ptcp_path_set_keepalive(pair.end[i].a, stats.path_id,
+							 100 * US_PER_S),
+				 0);
+	}
+	/* What its first packets did is no stream to a NAT yet. */
+	before = pair.links[0][0].n_sent + pair.links[1][0].n_sent;
+	pair_run(&pair, 20 * US_PER_S, NULL, NULL);
+	assert_true(pair.links[0][0].n_sent + pair.links[1][0].n_sent > before);
+	pair_run(&pair, 300 * US_PER_S, NULL, NULL);
+	before = pair.links[0][0].n_sent + pair.links[1][0].n_sent;
+	pair_run(&pair, 600 * US_PER_S, NULL, NULL);
+	/* A question and its answer in 100 s; with 25 s it would be some 50. */
+	assert_in_range(pair.links[0][0].n_sent + pair.links[1][0].n_sent - before, 6, 30);
+	assert_int_equal(ptcp_assoc_state(pair.end[0].a), PTCP_ESTABLISHED);
+	pair_fini(&pair);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -217,6 +247,7 @@ int main(void)
 		cmocka_unit_test(a_ping_is_answered_with_its_round_trip),
 		cmocka_unit_test(a_close_reaches_the_peer_and_both_end),
 		cmocka_unit_test(an_idle_association_sends_next_to_nothing),
+		cmocka_unit_test(an_idle_path_is_left_alone_for_as_long_as_it_may),
 		cmocka_unit_test(memory_of_a_burst_is_given_back_soon),
 	};
 

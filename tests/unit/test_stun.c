@@ -293,6 +293,40 @@ static void the_other_address_is_told_where_it_fits(void **state)
 	assert_int_equal(m.other.ip.family, FAMILY_NONE);
 }
 
+/* RFC 5780, section 7.5: to the asking address alone, and to no port of a well-known service. */
+static void the_answer_goes_to_the_port_that_is_asked_for(void **state)
+{
+	const struct endpoint from = at("192.0.2.1:5000");
+	struct stun_message m = { .class = STUN_REQUEST,
+				  .method = STUN_BINDING,
+				  .has_fingerprint = true,
+				  .response_port = 40123 },
+			    back;
+	uint8_t request[STUN_MESSAGE_MAX_BYTES], answer[STUN_MESSAGE_MAX_BYTES];
+	struct endpoint to;
+	size_t n = stun_encode(&m, request, sizeof(request));
+
+	(void)state;
+	assert_int_equal(stun_decode(request, n, &back), 0);
+	assert_int_equal(back.response_port, 40123);
+	assert_int_equal(back.n_unknown, 0);
+	stun_server_answer_to(request, n, &from, &to);
+	assert_true(ip_equal(&to.ip, &from.ip));
+	assert_int_equal(to.port, 40123);
+	/* What the answer says is still who asked. */
+	n = stun_server_answer(request, n, &from, NULL, answer, sizeof(answer));
+	assert_int_equal(stun_decode(answer, n, &back), 0);
+	assert_int_equal(back.class, STUN_SUCCESS);
+	assert_true(endpoint_equal(&back.mapped, &from));
+
+	m.response_port = 53;
+	n = stun_encode(&m, request, sizeof(request));
+	stun_server_answer_to(request, n, &from, &to);
+	assert_true(endpoint_equal(&to, &from));
+	stun_server_answer_to("no message", 10, &from, &to);
+	assert_true(endpoint_equal(&to, &from));
+}
+
 static void the_client_tries_seven_times_with_doubling_pauses(void **state)
 {
 	static const uint64_t wanted_ms[] = { 0, 250, 750, 1750, 3750, 7750, 15750 };
@@ -350,6 +384,7 @@ int main(void)
 		cmocka_unit_test(the_server_answers_nothing_but_binding_requests),
 		cmocka_unit_test(the_client_learns_its_address),
 		cmocka_unit_test(the_other_address_is_told_where_it_fits),
+		cmocka_unit_test(the_answer_goes_to_the_port_that_is_asked_for),
 		cmocka_unit_test(the_client_tries_seven_times_with_doubling_pauses),
 		cmocka_unit_test(an_error_answer_ends_the_transaction),
 	};
