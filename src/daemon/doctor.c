@@ -493,6 +493,28 @@ static void judge_addresses(json_t *findings, struct daemon *d)
 	}
 }
 
+/* Whether others on this machine's networks can reach virtual addresses (CVE-2019-14899). */
+static void judge_guard(json_t *findings, const struct daemon *d)
+{
+	const struct link *link;
+	unsigned n_guarded = 0, n_open = 0;
+
+	LIST_FOREACH (link, &d->links, entry) {
+		if (link->device != DEVICE_READY)
+			continue;
+		n_guarded += (link->features & TUN_FEATURE_GUARD) != 0;
+		n_open += (link->features & TUN_FEATURE_GUARD) == 0;
+	}
+	if (n_open > 0)
+		finding(findings, "warning",
+			"a kernel with nftables (nf_tables), or a firewall rule of your own, keeps "
+			"them out",
+			"packets for virtual addresses that others on this machine's networks send "
+			"are not dropped");
+	else if (n_guarded > 0)
+		finding(findings, "ok", "", "virtual addresses are reached through tunnels alone");
+}
+
 static json_t *findings_json(struct daemon *d)
 {
 	json_t *findings = json_array();
@@ -503,6 +525,7 @@ static json_t *findings_json(struct daemon *d)
 		judge_certificate(findings, id);
 	judge_udp(findings, d);
 	judge_addresses(findings, d);
+	judge_guard(findings, d);
 	return findings;
 }
 

@@ -46,6 +46,7 @@ struct monitor_requests {
 	bool failed[TUN_SLOTS_MAX]; /* the last LINK_CREATE did; one LINK_DELETE may follow */
 	struct tun_addresses addresses[TUN_SLOTS_MAX];
 	bool ready; /* READY came: it comes once */
+	struct tun_guard guard;
 };
 
 /*

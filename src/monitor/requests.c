@@ -67,7 +67,20 @@ static bool peer_is_taken(const struct monitor_requests *requests, const struct 
 	return false;
 }
 
-static int make_link(const struct tun_request *request, struct tun_reply *reply, int *ret_fd)
+/* Whether packets from outside cannot reach the link's own addresses. */
+static bool guard(struct tun_guard *g, const struct tun_addresses *a)
+{
+	const int r = is_zero(a->own4, 4) ? 0 : tun_guard_ip4(g, a->own4);
+
+	if (r && r != -EBADF)
+		log_warn("cannot keep packets from other interfaces away from a virtual address: "
+			 "%s",
+			 strerror(-r));
+	return r == 0 && g->open;
+}
+
+static int make_link(struct tun_guard *g, const struct tun_request *request,
+		     struct tun_reply *reply, int *ret_fd)
 {
 	struct tun_link_config config = { .name = reply->ifname,
 					  .alias = request->alias,
@@ -80,6 +93,9 @@ static int make_link(const struct tun_request *request, struct tun_reply *reply,
 
 	if (r < 0)
 		return r;
+	/* First the guard, then the address. */
+	if (guard(g, &request->addresses))
+		reply->features |= TUN_FEATURE_GUARD;
 	r = tun_link_setup(&config, &reply->ifindex, &families);
 	if (r < 0)
 		return r;
@@ -97,7 +113,7 @@ static int create(struct monitor_requests *requests, const struct tun_request *r
 	if (peer_is_taken(requests, &request->addresses))
 		reply->status = -EADDRINUSE;
 	else
-		reply->status = make_link(request, reply, ret_fd);
+		reply->status = make_link(&requests->guard, request, reply, ret_fd);
 	requests->failed[request->slot] = reply->status != 0;
 	if (reply->status == 0) {
 		requests->used[request->slot] = true;

@@ -120,6 +120,17 @@ static void turn(struct watch *w)
 		on_signal(w);
 }
 
+/* The tunnels work without it as well. */
+static void guard_open(struct tun_guard *guard)
+{
+	const int r = tun_guard_open(guard, (uint32_t)getpid());
+
+	if (r)
+		log_warn("packets for virtual addresses that come by other ways than tunnels "
+			 "cannot be dropped, for nftables does not work: %s",
+			 strerror(-r));
+}
+
 int monitor_watch(pid_t daemon_pid, int ipc_fd)
 {
 	struct watch w = { .daemon_pid = daemon_pid,
@@ -137,9 +148,11 @@ int monitor_watch(pid_t daemon_pid, int ipc_fd)
 		log_error("signalfd: %s", strerror(errno));
 		return EXIT_FAILURE;
 	}
+	guard_open(&w.requests.guard);
 	reap(&w); /* it may have ended before there was anybody to tell */
 	while (!w.over)
 		turn(&w);
+	tun_guard_close(&w.requests.guard);
 	close(w.signal_fd);
 	return w.exit_status;
 }

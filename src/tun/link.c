@@ -41,7 +41,7 @@ bool tun_ip4_valid(const uint8_t address[static 4])
 
 bool tun_ip6_valid(const uint8_t address[static 16])
 {
-	static const uint8_t prefix[] = { 0xfd, 0x71, 0x32, 0x71, 0x74, 0x6e };
+	static const uint8_t prefix[] = TUN_IP6_PREFIX;
 
 	return memcmp(address, prefix, sizeof(prefix)) == 0;
 }

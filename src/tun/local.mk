@@ -2,6 +2,7 @@
 noinst_LTLIBRARIES += src/tun/libtun.la
 src_tun_libtun_la_SOURCES = \
 	src/tun/device.c \
+	src/tun/guard.c \
 	src/tun/ipc.c \
 	src/tun/link.c \
 	src/tun/packet.c \

@@ -36,9 +36,10 @@ enum tun_feature {
 	TUN_FEATURE_TSO4 = 1 << 2, /* the kernel hands out TCP super-packets ... */
 	TUN_FEATURE_TSO6 = 1 << 3,
 	TUN_FEATURE_TSO_ECN = 1 << 4,
-	TUN_FEATURE_USO = 1 << 5, /* ... and UDP ones (Linux 6.2), and takes them */
-	TUN_FEATURE_IP4 = 1 << 6, /* the link has its IPv4 addresses */
-	TUN_FEATURE_IP6 = 1 << 7, /* ... its IPv6 ones: not so where the system has no IPv6 */
+	TUN_FEATURE_USO = 1 << 5,   /* ... and UDP ones (Linux 6.2), and takes them */
+	TUN_FEATURE_IP4 = 1 << 6,   /* the link has its IPv4 addresses */
+	TUN_FEATURE_IP6 = 1 << 7,   /* ... its IPv6 ones: not so where the system has no IPv6 */
+	TUN_FEATURE_GUARD = 1 << 8, /* nothing gets to them but through tunnels */
 };
 /*
  * Taking super-packets is another matter than handing them out: every device
@@ -97,6 +98,31 @@ struct tun_link_config {
 int tun_link_setup(const struct tun_link_config *config, uint32_t *ret_ifindex,
 		   uint32_t *ret_features);
 
+/* ---- guard (monitor) ---------------------------------------------------------------------- */
+
+#define TUN_GUARD_ADDRESSES_MAX 64
+
+/* Rules that drop packets for virtual addresses which come by another way than a tunnel. */
+struct tun_guard {
+	bool open;
+	int fd; /* netlink, to which the rules belong */
+	uint32_t seq;
+	char table[32];
+	uint8_t known[TUN_GUARD_ADDRESSES_MAX][4];
+	unsigned n_known;
+};
+
+/*
+ * Guards the IPv6 prefix. `number` makes the table's name unique on this machine. 0, or a fault:
+ * -EPERM, -EPROTONOSUPPORT or -EINVAL where the kernel has no nftables.
+ */
+int tun_guard_open(struct tun_guard *g, uint32_t number);
+/* Guards an own address, as long as the guard is open. 0; -EBADF: it is not; -ENOSPC; a fault. */
+int tun_guard_ip4(struct tun_guard *g, const uint8_t address[static 4]);
+void tun_guard_close(struct tun_guard *g);
+
+/* ---- routes ------------------------------------------------------------------------------- */
+
 /*
  * Whether an IPv4 address is already taken on this machine: an own address, or
  * a route other than the default one covers it. Needs no privilege. 1 taken,
@@ -106,6 +132,9 @@ int tun_route_taken4(const uint8_t address[static 4]);
 
 /* ---- virtual addresses that are acceptable ------------------------------------------------- */
 
+/* clang-format off */
+#define TUN_IP6_PREFIX { 0xfd, 0x71, 0x32, 0x71, 0x74, 0x6e }
+/* clang-format on */
 bool tun_ip4_valid(const uint8_t address[static 4]);  /* 100.64.0.0/10 */
 bool tun_ip6_valid(const uint8_t address[static 16]); /* fd71:3271:746e::/48 */
 

@@ -6,6 +6,7 @@ NETNS_TESTS = \
 	tests/netns/ecn.sh \
 	tests/netns/federation.sh \
 	tests/netns/glare.sh \
+	tests/netns/guard.sh \
 	tests/netns/hardship.sh \
 	tests/netns/keepalive.sh \
 	tests/netns/many.sh \
