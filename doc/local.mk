@@ -6,5 +6,6 @@ EXTRA_DIST += doc/sealed.md
 EXTRA_DIST += doc/q2q.md
 EXTRA_DIST += doc/q2q-extensions.md
 EXTRA_DIST += doc/ptcp.md
+EXTRA_DIST += doc/security.md
 EXTRA_DIST += doc/control.md
 EXTRA_DIST += doc/session.md
