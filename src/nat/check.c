@@ -355,16 +355,23 @@ static struct nat_address *address_of(struct nat_agent *a, const struct ip_addre
 }
 
 /* The last few are for addresses where something authentic came from: an answer is worth more. */
-static bool budget_take(struct nat_agent *a, const struct ip_address *ip, bool heard)
+static bool budget_take(struct nat_agent *a, const struct ip_address *ip, bool heard,
+			uint64_t now_us)
 {
 	struct nat_address *address = address_of(a, ip);
+	struct nat_allowance *hour = nat_allowance_of(a, now_us);
 	const unsigned limit = heard ? NAT_BUDGET : NAT_BUDGET - BUDGET_RESERVE;
 
-	if (!address || (!address->answered && address->n_sent >= limit)) {
+	if (address && address->answered)
+		return true;
+	if (!address || address->n_sent >= limit ||
+	    (hour && hour->n_strangers >= NAT_STRANGERS_ALLOWANCE)) {
 		a->n_over_budget++;
 		return false;
 	}
 	address->n_sent++;
+	if (hour)
+		hour->n_strangers++;
 	return true;
 }
 
@@ -413,7 +420,7 @@ static bool send_probe(struct nat_agent *a, struct nat_pair *p, struct nat_send 
 	return nat_message_write(a, p->socket, &p->remote, &m, ret_send);
 }
 
-static bool send_ack(struct nat_agent *a, struct nat_send *ret_send)
+static bool send_ack(struct nat_agent *a, struct nat_send *ret_send, uint64_t now_us)
 {
 	while (a->n_acks) {
 		const struct nat_ack ack = a->acks[0];
@@ -422,7 +429,7 @@ static bool send_ack(struct nat_agent *a, struct nat_send *ret_send)
 					    .mapped = ack.to };
 
 		memmove(a->acks, a->acks + 1, --a->n_acks * sizeof(a->acks[0]));
-		if (budget_take(a, &ack.to.ip, true) &&
+		if (budget_take(a, &ack.to.ip, true, now_us) &&
 		    nat_message_write(a, ack.socket, &ack.to, &m, ret_send))
 			return true;
 	}
@@ -443,7 +450,7 @@ static bool send_opener(struct nat_agent *a, struct nat_pair *p, struct nat_send
 	p->n_openers++;
 	p->hold_us = max_u64(p->hold_us, now_us + (deep ? DEEP_OPENER_LEAD : NAT_OPENER_LEAD_US));
 	p->due_us = deep ? p->hold_us : p->hold_us - DEEP_OPENER_LEAD;
-	if (!budget_take(a, &p->remote.ip, p->heard) || !send_probe(a, p, ret_send, now_us))
+	if (!budget_take(a, &p->remote.ip, p->heard, now_us) || !send_probe(a, p, ret_send, now_us))
 		return false;
 	ret_send->ttl = deep ? NAT_OPENER_TTL_DEEP : NAT_OPENER_TTL;
 	return true;
@@ -484,7 +491,7 @@ static bool send_due_probe(struct nat_agent *a, struct nat_send *ret_send, uint6
 	if (now_us < a->pace_us)
 		return false;
 	while ((p = best_due(a, now_us)) != NULL) {
-		if (!budget_take(a, &p->remote.ip, p->heard)) {
+		if (!budget_take(a, &p->remote.ip, p->heard, now_us)) {
 			give_up(a, p, "this address never answered, its budget is used up");
 			continue;
 		}
@@ -499,7 +506,7 @@ static bool send_due_probe(struct nat_agent *a, struct nat_send *ret_send, uint6
 
 bool nat_agent_output(struct nat_agent *agent, struct nat_send *ret_send, uint64_t now_us)
 {
-	return send_ack(agent, ret_send) || send_due_opener(agent, ret_send, now_us) ||
+	return send_ack(agent, ret_send, now_us) || send_due_opener(agent, ret_send, now_us) ||
 	       send_due_probe(agent, ret_send, now_us) || nat_guess_output(agent, ret_send, now_us);
 }
 

@@ -37,14 +37,21 @@
 
 /* ---- the allowance ------------------------------------------------------------------- */
 
-static unsigned allowance_left(const struct nat_agent *a, uint64_t now_us)
+struct nat_allowance *nat_allowance_of(const struct nat_agent *a, uint64_t now_us)
 {
 	struct nat_allowance *allowance = a->config.allowance;
 
+	if (allowance && now_us - allowance->since_us >= NAT_ALLOWANCE_US)
+		*allowance = (struct nat_allowance){ .since_us = now_us };
+	return allowance;
+}
+
+static unsigned allowance_left(const struct nat_agent *a, uint64_t now_us)
+{
+	const struct nat_allowance *allowance = nat_allowance_of(a, now_us);
+
 	if (!allowance)
 		return 0;
-	if (now_us - allowance->since_us >= NAT_ALLOWANCE_US)
-		*allowance = (struct nat_allowance){ .since_us = now_us };
 	return allowance->n_used < NAT_GUESS_ALLOWANCE ? NAT_GUESS_ALLOWANCE - allowance->n_used
 						       : 0;
 }

@@ -247,6 +247,8 @@ bool nat_message_write(struct nat_agent *a, uint8_t socket, const struct endpoin
 /* ---- guessing ports: guess.c ------------------------------------------------------------------
  */
 
+/* NULL: there is none. Renewed when its hour is over. */
+struct nat_allowance *nat_allowance_of(const struct nat_agent *a, uint64_t now_us);
 void nat_samples_add(struct nat_agent *a, uint8_t socket, uint16_t port);
 enum nat_allocation nat_local_allocation(const struct nat_agent *a);
 /* A round's checks begin; guessing may begin at that time. */

@@ -44,6 +44,10 @@ enum {
 	 * when it is in vain. So nobody, the peer included, can aim more than that at others.
 	 */
 	NAT_BUDGET = 20,
+	/* And of one peer and hour, to all such addresses together, however many rounds and
+	 * rendezvous it makes. An honest peer with a dozen addresses that cannot be reached stays
+	 * below. */
+	NAT_STRANGERS_ALLOWANCE = 4096,
 	/*
 	 * Guessing ports (guess.c) costs more than that, so it has an allowance of its own: of one
 	 * peer and hour, both kinds of datagrams counted. It begins only after both sides said,
@@ -133,11 +137,12 @@ int nat_endpoint_check(const struct endpoint *e, bool allow_loopback, const char
 typedef int nat_mac_fn(const void *key, size_t key_bytes, const void *data, size_t n_bytes,
 		       uint8_t out[32]);
 
-/* What guessing ports with one peer has cost. It outlives agents and rendezvous, or the peer could
- * renew it; begins zeroed. */
+/* What one peer has cost those who never answered. It outlives agents and rendezvous, or the peer
+ * could renew it; begins zeroed. */
 struct nat_allowance {
 	uint64_t since_us;
-	unsigned n_used;
+	unsigned n_used;      /* by guessing ports */
+	unsigned n_strangers; /* by probing */
 };
 
 struct nat_config {
@@ -152,7 +157,8 @@ struct nat_config {
 	void (*trace)(void *user, uint8_t socket, const struct endpoint *remote, const char *from,
 		      const char *to, const char *because);
 	void *user;
-	struct nat_allowance *allowance; /* outlives the agent; NULL: no port is guessed */
+	struct nat_allowance
+		*allowance; /* outlives the agent; NULL: no port is guessed, no hourly bound */
 };
 
 enum nat_event_kind {
@@ -383,9 +389,10 @@ bool nat_portmap_igd_release(struct nat_portmap *m, struct nat_igd_request *ret_
 
 /* ---- how long a NAT remembers an idle flow ------------------------------------------------- */
 
-#define NAT_LIFETIME_MIN_US  (15 * US_PER_S)  /* between two keepalives */
-#define NAT_LIFETIME_MAX_US  (120 * US_PER_S) /* RFC 4787, REQ-5 */
-#define NAT_LIFETIME_PRIME_US (3 * US_PER_S)  /* what was answered after more than 2 s is a stream to Linux */
+#define NAT_LIFETIME_MIN_US (15 * US_PER_S)  /* between two keepalives */
+#define NAT_LIFETIME_MAX_US (120 * US_PER_S) /* RFC 4787, REQ-5 */
+#define NAT_LIFETIME_PRIME_US                                                                      \
+	(3 * US_PER_S) /* what was answered after more than 2 s is a stream to Linux */
 
 /*
  * Finds by bisection how long a flow of this network may be silent, from sockets that nobody
@@ -420,7 +427,7 @@ struct nat_lifetime {
 	const char *reason;
 	/* private */
 	uint64_t min_us, max_us;
-	uint64_t try_us; /* the time that is tried */
+	uint64_t try_us;     /* the time that is tried */
 	uint64_t doubted_us; /* what lives_us was; 0: nothing is in doubt */
 	uint64_t due_us, aged_us;
 	uint32_t number, first_check;
@@ -431,9 +438,9 @@ struct nat_lifetime {
 
 /* One question to the STUN server. */
 struct nat_lifetime_ask {
-	bool fresh; /* close both sockets, if any: this try has new ones */
-	bool aged;  /* from the aged socket, else from the other one */
-	uint32_t number; /* goes into the transaction */
+	bool fresh;           /* close both sockets, if any: this try has new ones */
+	bool aged;            /* from the aged socket, else from the other one */
+	uint32_t number;      /* goes into the transaction */
 	uint16_t answer_port; /* RESPONSE-PORT; 0: without */
 };
 
@@ -443,13 +450,14 @@ void nat_lifetime_start(struct nat_lifetime *l, uint64_t lives_us, uint64_t dies
 			uint64_t min_us, uint64_t max_us, uint64_t now_us);
 /* The question to ask now. */
 bool nat_lifetime_output(struct nat_lifetime *l, struct nat_lifetime_ask *ret_ask, uint64_t now_us);
-/* An answer to question `number` came, on the aged socket or on the other one. port: outside, as the
- * server saw it; 0: an error answer. */
+/* An answer to question `number` came, on the aged socket or on the other one. port: outside, as
+ * the server saw it; 0: an error answer. */
 void nat_lifetime_input(struct nat_lifetime *l, uint32_t number, bool aged, uint16_t port,
 			uint64_t now_us);
 uint64_t nat_lifetime_deadline_us(const struct nat_lifetime *l);
 void nat_lifetime_tick(struct nat_lifetime *l, uint64_t now_us);
-/* A path that was idle turned out to be dead: what is known does not count until it was tried again.
+/* A path that was idle turned out to be dead: what is known does not count until it was tried
+ * again.
  */
 void nat_lifetime_doubt(struct nat_lifetime *l, uint64_t now_us);
 /* How far apart keepalives may be, by what is known. */

@@ -2,6 +2,8 @@
 #include "nat_mac.h"
 #include "nat/nat.h"
 
+#include <stdio.h>
+
 static struct endpoint at(const char *text)
 {
 	struct endpoint e;
@@ -254,6 +256,62 @@ static void the_peer_cannot_renew_the_budget_as_fast_as_it_likes(void **state)
 	}
 	assert_true(n_sent <= 100 * NAT_BUDGET);
 	nat_agent_free(a);
+}
+
+/*
+ * A peer that we allowed, and that is bad: full lists of addresses of others, in rounds as fast as
+ * they are taken, and a new rendezvous whenever that brings more. It gets what N says, and no more.
+ */
+static void a_bad_peer_aims_us_at_others_for_an_hour(void **state)
+{
+	struct nat_config config = { .controlling = true, .mac = test_mac, .seed = 1 };
+	struct nat_allowance allowance = { 0 };
+	const uint64_t start_us = 10 * NAT_ALLOWANCE_US;
+	uint64_t now_us = start_us;
+	unsigned n_sent = 0, n_first_round = 0;
+	char texts[24][32];
+	const char *pointers[24];
+
+	(void)state;
+	config.allowance = &allowance;
+	for (unsigned rendezvous = 0; rendezvous < 180; rendezvous++) {
+		struct nat_agent *a;
+		unsigned n_agent = 0;
+
+		assert_int_equal(nat_agent_new(&config, now_us, &a), 0);
+		assert_int_equal(nat_agent_add_socket(a, 0, true, true, now_us), 0);
+		for (uint32_t round = 0; round < 20; round++) {
+			uint8_t list[NAT_LIST_BYTES_MAX];
+			unsigned per_address[24] = { 0 }, in_round = 0;
+			struct nat_send send;
+
+			/* Six others, four ports of each. */
+			for (unsigned i = 0; i < 24; i++) {
+				snprintf(texts[i], sizeof(texts[i]), "203.0.113.%u:%u", 1 + i / 4,
+					 4000 + 100 * round + i);
+				pointers[i] = texts[i];
+			}
+			nat_agent_input_list(a, list, make_list(list, round, pointers, 24), now_us);
+			for (int i = 0; i < 100; i++, now_us += 10 * US_PER_MS) {
+				nat_agent_tick(a, now_us);
+				while (nat_agent_output(a, &send, now_us)) {
+					per_address[send.to.ip.bytes[3]]++;
+					in_round++;
+				}
+				nat_agent_gathered(a, now_us);
+			}
+			for (unsigned i = 0; i < 24; i++)
+				assert_true(per_address[i] <= NAT_BUDGET);
+			n_first_round = n_first_round ? n_first_round : in_round;
+			n_agent += in_round;
+		}
+		n_sent += n_agent;
+		nat_agent_free(a);
+	}
+	assert_true(now_us - start_us <= NAT_ALLOWANCE_US);
+	assert_true(n_first_round > NAT_BUDGET); /* it does send, as long as it may */
+	assert_int_equal(n_sent, NAT_STRANGERS_ALLOWANCE);
+	assert_int_equal(allowance.n_strangers, NAT_STRANGERS_ALLOWANCE);
 }
 
 /* ---- probes ------------------------------------------------------------------------------ */
@@ -1057,6 +1115,7 @@ int main(void)
 		cmocka_unit_test(the_caller_can_refuse_addresses_too),
 		cmocka_unit_test(an_address_that_never_answers_gets_no_more_than_the_budget),
 		cmocka_unit_test(the_peer_cannot_renew_the_budget_as_fast_as_it_likes),
+		cmocka_unit_test(a_bad_peer_aims_us_at_others_for_an_hour),
 		cmocka_unit_test(an_authentic_probe_is_answered_and_an_answer_makes_the_pair_valid),
 		cmocka_unit_test(a_cut_or_forged_datagram_is_dropped),
 		cmocka_unit_test(a_replayed_probe_aims_nobody),
