@@ -6,6 +6,7 @@ src_net_libnet_la_SOURCES = \
 	src/net/addresses.c \
 	src/net/line.c \
 	src/net/loop.c \
+	src/net/mailbox.c \
 	src/net/nat64.c \
 	src/net/outer.c \
 	src/net/outer.h \

@@ -42,6 +42,9 @@ struct net_loop {
 	uint64_t now_us;
 	bool now_stale;
 	bool stop;
+	bool in_turn; /* on_turn was told so */
+	void (*on_turn)(void *user, bool begins);
+	void *turn_user;
 };
 
 void net_loop_set_nat64(struct net_loop *loop, const struct net_nat64 *nat64)
@@ -71,6 +74,28 @@ uint64_t net_loop_now_us(struct net_loop *loop)
 		loop->now_stale = false;
 	}
 	return loop->now_us;
+}
+
+void net_loop_on_turn(struct net_loop *loop, void (*fn)(void *user, bool begins), void *user)
+{
+	loop->on_turn = fn;
+	loop->turn_user = user;
+}
+
+static void turn_begins(struct net_loop *loop)
+{
+	if (!loop->on_turn || loop->in_turn)
+		return;
+	loop->in_turn = true;
+	loop->on_turn(loop->turn_user, true);
+}
+
+static void turn_ends(struct net_loop *loop)
+{
+	if (!loop->in_turn)
+		return;
+	loop->in_turn = false;
+	loop->on_turn(loop->turn_user, false);
 }
 
 /* ---- timers: a pairing heap ------------------------------------------------------ */
@@ -316,6 +341,7 @@ static void on_watch(evutil_socket_t fd, short what, void *user)
 		ready |= NET_READ;
 	if (what & EV_WRITE)
 		ready |= NET_WRITE;
+	turn_begins(w->loop);
 	ready &= w->want;
 	if (ready)
 		w->fn(w->user, ready);
@@ -359,6 +385,7 @@ static void on_signal(evutil_socket_t number, short what, void *user)
 	struct signal_watch *watch = user;
 
 	(void)what;
+	turn_begins(watch->loop);
 	watch->fn(watch->user, (int)number);
 }
 
@@ -458,11 +485,17 @@ int net_loop_turn(struct net_loop *loop, bool wait)
 	if (!wait || !TAILQ_EMPTY(&loop->soon))
 		flags |= EVLOOP_NONBLOCK;
 	loop->now_stale = true;
-	if (event_base_loop(loop->base, flags) < 0)
-		return errno ? -errno : -EIO;
+	if (event_base_loop(loop->base, flags) < 0) {
+		const int fault = errno ? -errno : -EIO;
+
+		turn_ends(loop);
+		return fault;
+	}
+	turn_begins(loop);
 	run_timers(loop);
 	run_soon(loop);
 	empty_trash(loop);
+	turn_ends(loop);
 	return 0;
 }
 

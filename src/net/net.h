@@ -4,7 +4,8 @@
  * joins a q2q connection to a TCP socket. The only folder that includes
  * libevent and c-ares.
  *
- * One loop is one thread; nothing here may be called from another. Callbacks
+ * One loop is one thread; nothing here may be called from another, but
+ * net_mailbox_post() and net_mailbox_ring(). Callbacks
  * run from net_loop_run() and never from inside the call that registered them.
  * Every object may be freed or cancelled inside any callback, its own too.
  *
@@ -105,6 +106,35 @@ void net_watch_fini(struct net_watch *w);
 int net_loop_on_signal(struct net_loop *loop, int signal_number,
 		       void (*fn)(void *user, int signal_number), void *user);
 
+/*
+ * Calls fn when a turn has something to do, before the first callback, and again after the last:
+ * around whatever this loop may change. For those who share it with other threads.
+ */
+void net_loop_on_turn(struct net_loop *loop, void (*fn)(void *user, bool begins), void *user);
+
+/* ---- mailboxes: the way into a loop from other threads ----------------------------- */
+
+struct net_mailbox;
+
+struct net_mailbox_config {
+	size_t letters_max, bytes_max; /* that wait */
+	/* In the loop's thread, in the order they were posted; valid during the callback, and
+	 * aligned for any type. */
+	void (*on_letter)(void *user, void *letter);
+	void (*on_rung)(void *user); /* after the letters, or by net_mailbox_ring(). May be NULL */
+	void *user;
+};
+
+int net_mailbox_new(struct net_loop *loop, const struct net_mailbox_config *config,
+		    struct net_mailbox **ret_mailbox);
+/* Nobody posts any more; what waits is dropped. Not inside its own callbacks. NULL is fine. */
+void net_mailbox_free(struct net_mailbox *mailbox);
+/* From any thread: one letter, a copy of head and, right behind, body. 0, -ENOBUFS: full, -ENOMEM. */
+int net_mailbox_post(struct net_mailbox *mailbox, const void *head, size_t head_bytes,
+		     const void *body, size_t body_bytes);
+/* From any thread: on_rung, without a letter. */
+void net_mailbox_ring(struct net_mailbox *mailbox);
+
 /* ---- IPv4 through NAT64 ------------------------------------------------------------ */
 
 /* How a network that has IPv6 alone reaches IPv4: by addresses of a prefix (RFC 6052). */
@@ -159,6 +189,14 @@ struct net_udp_config {
 	void *user;
 	bool shared;         /* others may bind it too: a multicast address */
 	size_t buffer_bytes; /* wanted socket buffers; 0: 4 MiB. The kernel may give less */
+	bool shared_port;    /* joins those that have the port: see net_udp_share_port() */
+};
+
+/* Which of the sockets that share a port gets a datagram, as the order of binding counts them. */
+struct net_udp_steering {
+	uint8_t mask, value; /* where byte 0 & mask == value, the one of: */
+	uint8_t at;          /* the byte there, modulo */
+	uint8_t n_sockets;   /* their number. Everything else is for the first */
 };
 
 struct net_udp_send {
@@ -192,6 +230,12 @@ int net_udp_new(struct net_loop *loop, const struct net_udp_config *config,
 		struct net_udp **ret_udp);
 /* The socket has another owner: callbacks and buffers are those of `to` from now on. */
 void net_udp_hand_over(struct net_udp *udp, const struct net_udp_config *to);
+/* This user's sockets with shared_port may have the port of this one, which has it alone so far. 0 or
+ * a fault. */
+int net_udp_share_port(struct net_udp *udp);
+/* For all sockets that share the port of this one: SO_ATTACH_REUSEPORT_CBPF. Without it, or with fewer
+ * sockets, the kernel chooses by a hash of addresses and ports. 0 or a fault. */
+int net_udp_steer(struct net_udp *udp, const struct net_udp_steering *steering);
 void net_udp_free(struct net_udp *udp); /* NULL is fine; what waits is dropped */
 /* Port as bound; the address is FAMILY_NONE for a socket on every address. */
 struct endpoint net_udp_local(const struct net_udp *udp);

@@ -11,6 +11,7 @@
  */
 #include "net/internal.h"
 
+#include <linux/filter.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
 #include <unistd.h>
@@ -145,8 +146,11 @@ int net_udp_new(struct net_loop *loop, const struct net_udp_config *config,
 	if (r == 0) {
 		set_options(udp);
 		set_buffers(udp->fd, config->buffer_bytes);
-		r = bind_socket(udp);
+		if (config->shared_port)
+			r = net_set_int(udp->fd, SOL_SOCKET, SO_REUSEPORT, 1) < 0 ? -errno : 0;
 	}
+	if (r == 0)
+		r = bind_socket(udp);
 	if (r == 0) {
 		net_watch_init(&udp->watch, loop, udp->fd, on_ready, udp);
 		r = net_watch_want(&udp->watch, NET_READ);
@@ -156,6 +160,31 @@ int net_udp_new(struct net_loop *loop, const struct net_udp_config *config,
 		return r;
 	}
 	*ret_udp = udp;
+	return 0;
+}
+
+int net_udp_share_port(struct net_udp *udp)
+{
+	return net_set_int(udp->fd, SOL_SOCKET, SO_REUSEPORT, 1) < 0 ? -errno : 0;
+}
+
+/* The program sees the payload; a load beyond its end gives 0, the first socket. */
+int net_udp_steer(struct net_udp *udp, const struct net_udp_steering *s)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 0),
+		BPF_STMT(BPF_ALU | BPF_AND | BPF_K, s->mask),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, s->value, 0, 3),
+		BPF_STMT(BPF_LD | BPF_B | BPF_ABS, s->at),
+		BPF_STMT(BPF_ALU | BPF_MOD | BPF_K, s->n_sockets),
+		BPF_STMT(BPF_RET | BPF_A, 0),
+		BPF_STMT(BPF_RET | BPF_K, 0),
+	};
+	const struct sock_fprog program = { .len = ARRAY_SIZE(code), .filter = code };
+
+	if (setsockopt(udp->fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, sizeof(program)) <
+	    0)
+		return -errno;
 	return 0;
 }
 
