@@ -100,13 +100,25 @@ static int open_offer(const struct session *s, const struct rendezvous *r, const
 
 /* ---- offers ---- */
 
+/* The next smaller number that leaves the remainder, or the next larger one. */
+static uint8_t with_remainder(uint8_t byte, uint8_t divisor, uint8_t remainder)
+{
+	const unsigned low = (unsigned)(byte - byte % divisor + remainder);
+
+	return (uint8_t)(low > UINT8_MAX ? low - divisor : low);
+}
+
 /* Our secrets for this rendezvous. */
 static int make_own(struct session *s, struct rendezvous *r)
 {
 	int result = s->config.random_bytes(s->config.user, r->own_share, sizeof(r->own_share));
 
-	return result ? result
-		      : s->config.random_bytes(s->config.user, r->own_cid, sizeof(r->own_cid));
+	if (!result)
+		result = s->config.random_bytes(s->config.user, r->own_cid, sizeof(r->own_cid));
+	if (!result && s->config.cid_divisor)
+		r->own_cid[0] = with_remainder(r->own_cid[0], s->config.cid_divisor,
+					       s->config.cid_remainder);
+	return result;
 }
 
 static void make_offer(struct session *s, const struct rendezvous *r, struct offer *offer)
@@ -343,7 +355,7 @@ void rendezvous_fail(struct session *s, enum session_why why, const char *text, 
 	session_dispatch(s, INPUT_REST, session_why_name(why), now_us);
 }
 
-static bool is_asking(const struct session *s, const char *request)
+bool session_asks(const struct session *s, const char *request)
 {
 	return s->pending.phase == RENDEZVOUS_ASKING && !strcmp(s->pending.request, request);
 }
@@ -351,7 +363,7 @@ static bool is_asking(const struct session *s, const char *request)
 void session_answer_failed(struct session *s, const char *request, enum session_why why,
 			   const char *text, uint64_t now_us)
 {
-	if (is_asking(s, request))
+	if (session_asks(s, request))
 		rendezvous_fail(s, why, text, now_us);
 	session_pull(s, now_us);
 }
@@ -381,7 +393,7 @@ int session_answer(struct session *s, const struct session_answer *answer, uint6
 	struct offer own;
 	int r;
 
-	if (!is_asking(s, answer->request))
+	if (!session_asks(s, answer->request))
 		return -ENOENT;
 	if (strlen(answer->id) != OFFER_ID_BYTES) {
 		rendezvous_fail(s, SESSION_WHY_PROTOCOL, "the answer has no rendezvous id", now_us);

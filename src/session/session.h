@@ -190,6 +190,9 @@ struct session_config {
 	struct ptcp_memory *memory; /* shared by all sessions; NULL: no common bound */
 	struct nat_allowance *allowance; /* the peer's, see nat.h; may be NULL */
 	struct hash_seed flow_seed;
+	/* Our connection ids have cid_remainder as the remainder of their first byte and cid_divisor,
+	 * so that a datagram says which worker's it is. 0, 0: any. */
+	uint8_t cid_divisor, cid_remainder;
 };
 
 struct session;
@@ -248,6 +251,8 @@ int session_answer(struct session *s, const struct session_answer *answer, uint6
 /* It failed; `text` for people may be NULL. Waits, then asks again. */
 void session_answer_failed(struct session *s, const char *request, enum session_why why,
 			   const char *text, uint64_t now_us);
+/* Does it still want the answer to that request? */
+bool session_asks(const struct session *s, const char *request);
 /* The status of an empty answer: "offline", "refused" ...; NULL or unknown: OFFLINE. */
 enum session_why session_why_from_status(const char *status, size_t n_bytes);
 
