@@ -214,7 +214,7 @@ static bool use_entry(struct hub_link *h, struct link *link, const struct q2q_li
 	answer.offer_bytes = entry->offer.n_bytes;
 	link->ask_hub = NULL;
 	link->ask_sent = false;
-	if (session_answer(link->session, &answer, link_now_us(link))) {
+	if (session_answer(link_session(link), &answer, link_now_us(link))) {
 		problem_set(p, CTL_UNTRUSTED,
 			    "the offer of %s cannot be opened: it was not made by the key of its "
 			    "certificate, or not for us",

@@ -39,7 +39,7 @@ void channel_answered(struct hub_link *h, const struct q2q_event *event)
 	link->channel_cookie = 0;
 	/* The server's UDP port has the number of its control port. */
 	server = net_nat64_inward(h->daemon->loop, &h->server->remote);
-	session_channel(link->session, link->channel_id, name->data, key->data, &server,
+	session_channel(link_session(link), link->channel_id, name->data, key->data, &server,
 			link_now_us(link));
 	links_pump(link);
 }

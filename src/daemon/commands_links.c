@@ -111,7 +111,7 @@ static bool is_up(const struct link *link, bool direct)
 {
 	struct session_status s;
 
-	session_get_status(link->session, &s);
+	session_get_status(link_session(link), &s);
 	return s.state == SESSION_UP && link->device == DEVICE_READY && s.has_path &&
 	       (!direct || !s.relay);
 }
@@ -172,7 +172,7 @@ static void up_refused(struct op *op)
 		peer->wanted = peer->allowed = false;
 		peers_save(op->daemon, peer);
 		if (peer->link) {
-			session_want(peer->link->session, false, link_now_us(peer->link));
+			session_want(link_session(peer->link), false, link_now_us(peer->link));
 			links_pump(peer->link);
 		}
 	}
@@ -205,7 +205,7 @@ static void up_answer(struct op *op, const char *answer)
 		return;
 	}
 	link->problem.code = CTL_DONE;
-	session_wake(link->session, link_now_us(link));
+	session_wake(link_session(link), link_now_us(link));
 	links_pump(link);
 }
 
@@ -229,7 +229,7 @@ static bool is_final(const struct op *op, const struct problem *p)
 static void up_progress(struct op *op, struct link *link)
 {
 	struct up *up = op->state;
-	const enum session_state state = session_state_of(link->session);
+	const enum session_state state = session_state_of(link_session(link));
 
 	if (state == up->shown)
 		return;
@@ -350,6 +350,7 @@ static struct peer *up_record(struct op *op)
 		op_fail(op, &problem);
 		return NULL;
 	}
+	peer_enter(peer);
 	if (!up->created)
 		before = *peer;
 	peer->wanted = peer->allowed = true;
@@ -410,8 +411,8 @@ void command_up(struct op *op)
 	up->direct = peer->path_mode == SESSION_PATH_DIRECT || peer->path_mode == SESSION_PATH_LAN;
 	op->peer = peer;
 	forget_old_problem(op, link);
-	session_set_path_mode(link->session, peer->path_mode, link_now_us(link));
-	session_want(link->session, true, link_now_us(link));
+	session_set_path_mode(link_session(link), peer->path_mode, link_now_us(link));
+	session_want(link_session(link), true, link_now_us(link));
 	links_pump(link);
 	if (wait_s == 0 || is_up(link, up->direct)) {
 		done_with_peer(op);
@@ -483,7 +484,7 @@ static void down_timer(struct op *op)
 		if (!peer->link || !down_means(op, peer))
 			continue;
 		/* The peer confirms, or half a second passes. */
-		if (session_state_of(peer->link->session) == SESSION_DOWN)
+		if (session_state_of(link_session(peer->link)) == SESSION_DOWN)
 			links_free(peer->link);
 		else
 			closing = true;
@@ -505,7 +506,7 @@ static int take_down(struct op *op, struct peer *peer)
 	peer->held = true;
 	r = peers_save(op->daemon, peer);
 	if (peer->link) {
-		session_want(peer->link->session, false, link_now_us(peer->link));
+		session_want(link_session(peer->link), false, link_now_us(peer->link));
 		links_pump(peer->link);
 	}
 	return r;

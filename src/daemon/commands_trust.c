@@ -62,7 +62,7 @@ void command_peers_forget(struct op *op)
 	if (!peer)
 		return;
 	if (peer->link) {
-		session_want(peer->link->session, false, link_now_us(peer->link));
+		session_want(link_session(peer->link), false, link_now_us(peer->link));
 		links_pump_now(peer->link);
 	}
 	r = peers_forget(op->daemon, peer);
@@ -175,7 +175,7 @@ static void pin_peer(struct op *op, const struct q2q_address *address,
 	log_note("%s: the user pinned its key", address->text);
 	if (peer->link) {
 		peer->link->problem.code = CTL_DONE;
-		session_wake(peer->link->session, link_now_us(peer->link));
+		session_wake(link_session(peer->link), link_now_us(peer->link));
 		links_pump(peer->link);
 	}
 	op_done(op, json_object());
@@ -213,8 +213,10 @@ static void allow_now(struct op *op)
 	if (!op_user(op, "address", &address))
 		return;
 	peer = peers_find(d, address.text);
-	if (peer)
+	if (peer) {
+		peer_enter(peer);
 		before = *peer;
+	}
 	peer = peers_get(d, &address);
 	if (!peer) {
 		op_failf(op, CTL_FAILED, "q2q-tun peers forget ADDRESS", "too many peers");
@@ -270,9 +272,9 @@ void command_deny(struct op *op)
 		peer->allowed = peer->wanted = false;
 		r = peers_save(d, peer);
 		if (peer->link) {
-			session_close(peer->link->session, SESSION_CLOSE_DENIED,
+			session_close(link_session(peer->link), SESSION_CLOSE_DENIED,
 				      link_now_us(peer->link));
-			session_want(peer->link->session, false, link_now_us(peer->link));
+			session_want(link_session(peer->link), false, link_now_us(peer->link));
 			links_pump(peer->link);
 		}
 	}

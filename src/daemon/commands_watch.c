@@ -71,7 +71,7 @@ static void ping_pong(struct op *op, uint32_t id, uint64_t rtt_us, struct link *
 			f = &p->flying[i];
 	if (!f || id == 0)
 		return;
-	session_get_status(link->session, &s);
+	session_get_status(link_session(link), &s);
 	op_event(op, json_pack("{s:I,s:I,s:o}", "seq", (json_int_t)f->seq, "rtt_us",
 			       (json_int_t)rtt_us, "path", pong_path(op)));
 	f->id = 0;
@@ -99,7 +99,7 @@ static void ping_send(struct op *op, struct link *link)
 	f->sent_us = now_of(op);
 	f->id = ++link->next_ping;
 	/* What cannot be sent now is a ping that gets no answer. */
-	session_ping(link->session, f->id, link_now_us(link));
+	session_ping(link_session(link), f->id, link_now_us(link));
 	links_pump(link);
 }
 

@@ -34,7 +34,7 @@ static bool all_closed(const struct daemon *d)
 	const struct link *link;
 
 	LIST_FOREACH (link, &d->links, entry)
-		if (session_state_of(link->session) == SESSION_CLOSING)
+		if (session_state_of(link_session(link)) == SESSION_CLOSING)
 			return false;
 	return true;
 }
@@ -70,7 +70,7 @@ static void terminate(struct daemon *d, const char *because)
 	daemon_monitor_send(d, &stopping);
 	portmap_release(d);
 	LIST_FOREACH (link, &d->links, entry) {
-		session_close(link->session, SESSION_CLOSE_GOING_AWAY, link_now_us(link));
+		session_close(link_session(link), SESSION_CLOSE_GOING_AWAY, link_now_us(link));
 		links_pump(link);
 	}
 	d->stop_deadline_us = now_us + STOP_TIME_US;
@@ -303,7 +303,7 @@ static int start_loop(struct daemon *d)
 
 static int start_services(struct daemon *d)
 {
-	int r = udp_start(&d->workers[0]);
+	int r = udp_start(d);
 
 	if (!r)
 		r = gather_start(d);
@@ -340,7 +340,7 @@ static void stop_services(struct daemon *d)
 	portmap_stop(d);
 	nat64_stop(d);
 	gather_stop(d);
-	udp_stop(&d->workers[0]);
+	udp_stop(d);
 	net_watch_fini(&d->monitor_watch);
 	while (!STAILQ_EMPTY(&d->monitor_waiting))
 		monitor_drop(d, STAILQ_FIRST(&d->monitor_waiting));
@@ -362,7 +362,10 @@ static void serve(struct daemon *d)
 	links_start_wanted(d);
 	tell_monitor(d, TUN_REQUEST_READY);
 	log_note("serving; control socket %s", d->options->control_path);
-	r = net_loop_run(d->loop);
+	r = workers_start(d);
+	if (!r)
+		r = net_loop_run(d->loop);
+	workers_stop(d);
 	if (r) {
 		log_error("the loop failed: %s", strerror(-r));
 		d->exit_status = EXIT_FAILURE;

@@ -16,6 +16,7 @@
 #define DAEMON_DOMAINS_MAX 64
 #define DAEMON_STUN_MAX    16
 #define DAEMON_EXCLUDE_MAX 32
+#define DAEMON_WORKERS_MAX 16
 
 /* [domain NAME] of the configuration. */
 struct daemon_domain {
@@ -36,6 +37,7 @@ struct daemon_options {
 	char *control_path; /* socket to make; its directory exists and is writable */
 	char *names_path;   /* the same, for libnss_q2q */
 	uint64_t port;      /* UDP, 0: any */
+	uint64_t n_workers; /* 1..DAEMON_WORKERS_MAX */
 	char *user;
 	int log_level; /* enum log_level */
 	enum crypto_aead_backend aead_backend;

@@ -113,7 +113,7 @@ void link_device_want(struct link *link, bool wanted)
 		link->tun_wanted = wanted;
 }
 
-static void device_lost(struct link *link)
+void link_device_lost(struct link *link)
 {
 	log_error("%s: the interface %s is gone", link->peer->address.text, link->ifname);
 	link_device_close(link);
@@ -139,7 +139,11 @@ static void on_tun(void *user, unsigned ready)
 		if (how == 0)
 			session_tun_commit(link->session, n > 0 ? (size_t)n : 0, now_us);
 		if (n == -EBADFD) {
-			device_lost(link);
+			/* Again at the next wake-up where the control plane could not be told. */
+			if (workers_in_control())
+				link_device_lost(link);
+			else if (!workers_tell_device_lost(link))
+				link_device_want(link, false);
 			break;
 		}
 		if (n <= 0)
@@ -191,6 +195,7 @@ void links_on_reply(struct daemon *d, const struct tun_reply *reply, int fd)
 		return;
 	}
 	if (reply->status || fd < 0) {
+		link_enter(link);
 		closep(&fd);
 		if (!reply->status)
 			link_device_close(link);
@@ -206,6 +211,7 @@ void links_on_reply(struct daemon *d, const struct tun_reply *reply, int fd)
 		control_link_changed(d, link);
 		return;
 	}
+	link_enter(link);
 	link->device = DEVICE_READY;
 	d->device_changed_us = net_loop_now_us(d->loop);
 	link->tun_fd = fd;

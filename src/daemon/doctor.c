@@ -289,9 +289,9 @@ static void explain_relay(json_t *list, const struct link *link, const struct se
 	const struct daemon *d = link->daemon;
 	const struct view v4 = view_of(d, FAMILY_IPV4), v6 = view_of(d, FAMILY_IPV6);
 	const struct families ours =
-		families_of(own, session_nat_local(link->session, own, ARRAY_SIZE(own)));
-	const struct families peers =
-		families_of(theirs, session_nat_remote(link->session, theirs, ARRAY_SIZE(theirs)));
+		families_of(own, session_nat_local(link_session(link), own, ARRAY_SIZE(own)));
+	const struct families peers = families_of(
+		theirs, session_nat_remote(link_session(link), theirs, ARRAY_SIZE(theirs)));
 
 	if (link->peer->path_mode == SESSION_PATH_RELAY) {
 		say(list, "nobody looks for a direct path: --path relay was asked for here");
@@ -350,7 +350,7 @@ static const char *relay_way(const struct link *link)
 static json_t *explanation(struct link *link, const struct session_status *s)
 {
 	struct nat_pair_info pairs[NAT_PAIRS_MAX];
-	const size_t n = session_nat_pairs(link->session, pairs, ARRAY_SIZE(pairs));
+	const size_t n = session_nat_pairs(link_session(link), pairs, ARRAY_SIZE(pairs));
 	json_t *list = json_array();
 	struct problem problem;
 
@@ -383,8 +383,8 @@ static json_t *peer_json(struct peer *peer)
 
 	if (!o || !peer->link)
 		return o;
-	session_get_status(peer->link->session, &s);
-	cert = session_peer_cert(peer->link->session);
+	session_get_status(link_session(peer->link), &s);
+	cert = session_peer_cert(link_session(peer->link));
 	if (cert)
 		json_object_set_new(o, "certificate_expires",
 				    json_integer((json_int_t)crypto_cert_not_after_s(cert)));

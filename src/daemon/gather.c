@@ -43,7 +43,7 @@ static void tell_host(struct link *link, const struct udp_socket *s,
 			continue;
 		c.endpoint.ip = list[i].ip;
 		c.endpoint.port = s->local.port;
-		session_add_local(link->session, &c, now_us);
+		session_add_local(link_session(link), &c, now_us);
 	}
 }
 
@@ -55,7 +55,7 @@ static void tell_reflexive(struct link *link, const struct gather_try *t, uint64
 		return;
 	c.endpoint = t->client.mapped;
 	c.server = t->server;
-	session_add_local(link->session, &c, now_us);
+	session_add_local(link_session(link), &c, now_us);
 }
 
 static bool is_excluded(const struct daemon *d, const struct net_local_address *a)
@@ -160,7 +160,7 @@ static void tell_socket(struct daemon *d, struct link *link, struct udp_socket *
 	const struct net_local_address *list;
 	const int n = host_addresses(d, &list);
 
-	session_add_socket(link->session, s->number, s->ipv4, s->ipv6, now_us);
+	session_add_socket(link_session(link), s->number, s->ipv4, s->ipv6, now_us);
 	tell_host(link, s, list, n, now_us);
 	for (size_t i = 0; i < GATHER_TRIES_MAX; i++)
 		if (d->gather.tries[i].used && same_port(d->gather.tries[i].socket, s))
@@ -169,6 +169,7 @@ static void tell_socket(struct daemon *d, struct link *link, struct udp_socket *
 
 void gather_tell(struct daemon *d, struct link *link)
 {
+	link_enter(link);
 	for (unsigned i = 0; i < UDP_SOCKETS_MAX; i++)
 		if (link_uses(link, &link->worker->udp.sockets[i]))
 			tell_socket(d, link, &link->worker->udp.sockets[i]);
@@ -289,7 +290,7 @@ static void try_done(struct daemon *d, struct gather_try *t)
 		tell_reflexive(link, t, link_now_us(link));
 		/* A fresh socket is asked for by a nat agent that waits for it. */
 		if (s->owner == link && all_done(d, s))
-			session_gathered(link->session, link_now_us(link));
+			session_gathered(link_session(link), link_now_us(link));
 		links_pump(link);
 	}
 }
@@ -309,6 +310,7 @@ static void send_try(struct daemon *d, struct gather_try *t, uint64_t now_us)
 	struct net_udp_send send = { .to = t->server, .data = request };
 	const unsigned n_before = t->client.n_sent;
 
+	workers_enter(t->socket->worker);
 	stun_client_tick(&t->client, now_us);
 	while ((send.data_bytes =
 			stun_client_output(&t->client, request, sizeof(request), now_us)) > 0)
@@ -397,7 +399,7 @@ void gather_socket(struct daemon *d, struct udp_socket *s)
 		ask_other(d, s, &d->gather.servers[i]);
 	}
 	if (s->owner && all_done(d, s))
-		session_gathered(s->owner->session, link_now_us(s->owner));
+		session_gathered(link_session(s->owner), link_now_us(s->owner));
 	arm(d);
 }
 
@@ -411,10 +413,9 @@ void gather_forget_socket(struct udp_socket *socket)
 	arm(d);
 }
 
-bool gather_input(struct udp_socket *socket, const struct endpoint *from, const uint8_t *data,
-		  size_t n_bytes)
+bool gather_input(struct daemon *d, const struct udp_socket *socket, const struct endpoint *from,
+		  const uint8_t *data, size_t n_bytes)
 {
-	struct daemon *d = socket->worker->daemon;
 	const uint64_t now_us = net_loop_now_us(d->loop);
 
 	for (size_t i = 0; i < GATHER_TRIES_MAX; i++) {
@@ -554,7 +555,7 @@ void gather_again(struct daemon *d)
 	renew_servers(d);
 	for_each_socket(d, gather_forget_socket);
 	LIST_FOREACH (link, &d->links, entry) {
-		session_clear_local(link->session);
+		session_clear_local(link_session(link));
 		gather_tell(d, link);
 	}
 	for_each_socket(d, ask_of_socket);
@@ -566,8 +567,8 @@ void gather_restart(struct daemon *d)
 
 	gather_again(d);
 	LIST_FOREACH (link, &d->links, entry) {
-		session_network_changed(link->session, link_now_us(link));
-		session_gathered(link->session, link_now_us(link));
+		session_network_changed(link_session(link), link_now_us(link));
+		session_gathered(link_session(link), link_now_us(link));
 		links_pump(link);
 	}
 }

@@ -43,7 +43,7 @@ static void wake_links(struct hub_link *h)
 		if (link->ask_hub == h && !link->ask_sent)
 			ask_send(h, link);
 		else if (!strcmp(link->peer->address.domain, h->domain))
-			session_wake(link->session, link_now_us(link));
+			session_wake(link_session(link), link_now_us(link));
 		links_pump(link);
 	}
 }
@@ -144,7 +144,7 @@ static void drop_links(struct hub_link *h, bool fail)
 
 	for (link = LIST_FIRST(&h->daemon->links); link; link = next) {
 		next = LIST_NEXT(link, entry);
-		session_route_lost(link->session, h, link_now_us(link));
+		session_route_lost(link_session(link), h, link_now_us(link));
 		if (link->ask_hub == h && fail)
 			ask_failed(link, ask_why(&h->problem), &h->problem);
 		links_pump(link);
@@ -339,7 +339,7 @@ int hub_identity_changed(struct daemon *d, struct identity *identity)
 	}
 	LIST_FOREACH (link, &d->links, entry)
 		if (link->identity == identity)
-			session_set_identity(link->session, identity->tls_ptcp, identity->key);
+			session_set_identity(link_session(link), identity->tls_ptcp, identity->key);
 	return hub_get(d, identity, identity->address.domain) ? 0 : -ENOMEM;
 }
 
@@ -376,7 +376,7 @@ static bool is_needed(const struct hub_link *h)
 	LIST_FOREACH (link, &h->daemon->links, entry)
 		if (link->identity == h->identity &&
 		    !strcmp(link->peer->address.domain, h->domain) &&
-		    session_state_of(link->session) != SESSION_DOWN)
+		    session_state_of(link_session(link)) != SESSION_DOWN)
 			return true;
 	return false;
 }

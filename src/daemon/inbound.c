@@ -98,7 +98,7 @@ static void on_inbound(struct hub_link *h, const struct q2q_event *event)
 		memcpy(request, call->inbound.request.data, OFFER_ID_BYTES);
 	inbound.request = request;
 	inbound.peer_cert = cert;
-	r = session_inbound(link->session, &inbound, &reply, link_now_us(link));
+	r = session_inbound(link_session(link), &inbound, &reply, link_now_us(link));
 	index_update(link); /* signals may be right behind */
 	if (r)
 		answer_empty(h, event->ask, r == SESSION_BUSY ? "busy" : NULL);
@@ -118,28 +118,27 @@ static bool text_of(const struct amp_value *value, char out[static OFFER_ID_BYTE
 
 static void on_told(struct hub_link *h, const struct q2q_event *event)
 {
-	static uint8_t relay[SESSION_RELAY_BYTES_MAX]; /* the session decrypts in place */
 	const struct amp_value *id =
 		event->command == Q2Q_GONE ? &event->call.gone.id : &event->call.signal.id;
 	const struct amp_value *body = &event->call.signal.body;
-	const uint64_t now_us = net_loop_now_us(h->daemon->loop);
+	static uint8_t relay[SESSION_RELAY_BYTES_MAX]; /* the session decrypts in place */
+	const bool gone = event->command == Q2Q_GONE;
+	const size_t n_bytes = gone ? 0 : body->n_bytes;
+	struct daemon *d = h->daemon;
 	char text[OFFER_ID_BYTES + 1];
-	struct link *link;
+	struct worker *w;
 
-	if (!text_of(id, text))
+	if (!text_of(id, text) || n_bytes > sizeof(relay))
 		return;
-	link = index_find(&h->daemon->workers[0], SESSION_NAME_ID, text, OFFER_ID_BYTES);
-	if (!link)
-		return;
-	if (event->command == Q2Q_GONE) {
-		session_gone(link->session, text, now_us);
-	} else if (event->command == Q2Q_SIGNAL) {
-		session_signal(link->session, text, body->data, body->n_bytes, now_us);
-	} else if (body->n_bytes <= sizeof(relay)) {
-		memcpy(relay, body->data, body->n_bytes);
-		session_relay(link->session, text, relay, body->n_bytes, now_us);
+	w = d->n_workers > 1 ? directory_find(d, SESSION_NAME_ID, text, OFFER_ID_BYTES)
+			     : &d->workers[0];
+	if (w && w->number != 0) {
+		workers_pass_told(w, event->command, text, body->data, n_bytes);
+	} else if (w) {
+		if (n_bytes)
+			memcpy(relay, body->data, n_bytes);
+		links_told(w, event->command, text, relay, n_bytes);
 	}
-	links_pump(link);
 }
 
 void hub_call(struct hub_link *h, const struct q2q_event *event)

@@ -14,6 +14,64 @@ static unsigned hash_of(const struct daemon *d, const struct session_name *name)
 	return (unsigned)hash_bytes(&d->seed, name, sizeof(*name));
 }
 
+/* ---- of all workers ---- */
+
+struct directory {
+	pthread_mutex_t mutex;
+	struct link_name *names;
+};
+
+int directory_init(struct daemon *d)
+{
+	d->directory = calloc(1, sizeof(*d->directory));
+	return d->directory ? -pthread_mutex_init(&d->directory->mutex, NULL) : -ENOMEM;
+}
+
+void directory_fini(struct daemon *d)
+{
+	if (d->directory)
+		pthread_mutex_destroy(&d->directory->mutex);
+	free(d->directory);
+	d->directory = NULL;
+}
+
+static void directory_add(struct daemon *d, struct link_name *entry)
+{
+	struct directory *all = d->directory;
+
+	pthread_mutex_lock(&all->mutex);
+	HASH_ADD_BYHASHVALUE(directory_hh, all->names, name, sizeof(entry->name),
+			     hash_of(d, &entry->name), entry);
+	entry->listed = entry->directory_hh.tbl != NULL;
+	pthread_mutex_unlock(&all->mutex);
+}
+
+static void directory_remove(struct daemon *d, struct link_name *entry)
+{
+	pthread_mutex_lock(&d->directory->mutex);
+	HASH_DELETE(directory_hh, d->directory->names, entry);
+	pthread_mutex_unlock(&d->directory->mutex);
+	entry->listed = false;
+}
+
+struct worker *directory_find(struct daemon *d, enum session_name_kind kind, const void *bytes,
+			      size_t n_bytes)
+{
+	struct session_name name = { .kind = (uint8_t)kind };
+	struct link_name *entry;
+	struct worker *w;
+
+	memcpy(name.bytes, bytes, n_bytes);
+	pthread_mutex_lock(&d->directory->mutex);
+	HASH_FIND_BYHASHVALUE(directory_hh, d->directory->names, &name, sizeof(name),
+			      hash_of(d, &name), entry);
+	w = entry ? entry->link->worker : NULL;
+	pthread_mutex_unlock(&d->directory->mutex);
+	return w;
+}
+
+/* ---- of one ---- */
+
 static void enter(struct link *link, struct link_name *entry, const struct session_name *name)
 {
 	entry->name = *name;
@@ -22,6 +80,8 @@ static void enter(struct link *link, struct link_name *entry, const struct sessi
 			     hash_of(link->daemon, name), entry);
 	/* Without memory it is entered by one of the next pumps. */
 	entry->entered = entry->hh.tbl != NULL;
+	if (entry->entered && link->daemon->directory)
+		directory_add(link->daemon, entry);
 }
 
 static void take_out(struct link *link, struct link_name *entry)
@@ -30,6 +90,8 @@ static void take_out(struct link *link, struct link_name *entry)
 
 	if (w->last_found == entry)
 		w->last_found = NULL;
+	if (entry->listed)
+		directory_remove(w->daemon, entry);
 	if (entry->entered)
 		HASH_DELETE(hh, w->names_index, entry);
 	entry->entered = false;

@@ -39,12 +39,15 @@
 #include "stun/stun.h"
 #include "tun/tun.h"
 
+#include <pthread.h>
 #include <sys/types.h>
 
 #define HASH_NONFATAL_OOM 1
 #include <uthash.h>
 
 struct daemon;
+struct directory;
+struct gate;
 struct worker;
 struct hub_link;
 struct link;
@@ -285,15 +288,16 @@ enum device_state { DEVICE_NONE, DEVICE_ASKED, DEVICE_READY, DEVICE_FAILED };
 /* One name of a session in the daemon's index. */
 struct link_name {
 	struct session_name name;
-	bool entered;
+	bool entered, listed; /* in its worker's index, and in the directory of all */
 	struct link *link;
-	UT_hash_handle hh;
+	UT_hash_handle hh, directory_hh;
 };
 
 /* What one peer's tunnel is made of, while there is something going on. */
 struct link {
 	struct daemon *daemon;
 	struct worker *worker; /* for its life */
+	uint64_t serial;       /* no other link had it */
 	struct peer *peer;
 	struct identity *identity;
 	struct session *session;
@@ -323,6 +327,8 @@ struct link {
 	uint32_t next_ping;
 	uint64_t tun_write_dropped;
 	struct link_name names[SESSION_NAMES_MAX];
+	bool has_untold; /* an event that its worker could not tell the control plane yet: */
+	struct session_event untold;
 	bool waits_udp; /* has something to send, once the socket takes it */
 	TAILQ_ENTRY(link) udp_entry;
 	LIST_ENTRY(link) entry;
@@ -335,6 +341,8 @@ int link_choose_addresses(struct link *link);
 int link_device_ask(struct link *link);
 void link_device_close(struct link *link);
 void link_device_want(struct link *link, bool wanted);
+/* It vanished: makes another one. */
+void link_device_lost(struct link *link);
 void link_device_write(struct link *link, const struct session_frame *frame);
 /* Finds or makes the link of a peer; problem says why not. */
 struct link *links_get(struct daemon *d, struct peer *peer, struct problem *ret_problem);
@@ -346,6 +354,11 @@ void links_free(struct link *link);
 /* Input was given to the session: move what comes out of it, soon. */
 void links_pump(struct link *link);
 void links_pump_now(struct link *link);
+/* What its session tells, in the control plane's thread. */
+void links_on_event(struct link *link, const struct session_event *event);
+/* q2q-tun-signal, -relay or -gone, in the thread of the link's worker; body is changed. */
+void links_told(struct worker *w, enum q2q_command command, const char *id, uint8_t *body,
+		size_t n_bytes);
 /* UDP takes datagrams again: those that waited go on, in their order. */
 void links_pump_waiting(struct worker *w);
 /* The monitor answered. */
@@ -377,6 +390,12 @@ void index_remove(struct link *link);
 struct link *index_find(struct worker *w, enum session_name_kind kind, const void *bytes,
 			size_t n_bytes);
 
+/* Of all workers, with more than one: whose a name is. Any thread may ask. */
+int directory_init(struct daemon *d);
+void directory_fini(struct daemon *d);
+struct worker *directory_find(struct daemon *d, enum session_name_kind kind, const void *bytes,
+			      size_t n_bytes);
+
 /* ---- UDP ---- */
 
 #define UDP_SOCKETS_MAX 64
@@ -396,8 +415,8 @@ struct udp {
 	uint64_t n_strange; /* datagrams for nobody */
 };
 
-int udp_start(struct worker *w);
-void udp_stop(struct worker *w);
+int udp_start(struct daemon *d);
+void udp_stop(struct daemon *d);
 /* A socket on a fresh port for one link; -EMFILE: too many. */
 int udp_open(struct link *owner, struct udp_socket **ret_socket);
 void udp_close(struct worker *w, uint8_t number);
@@ -410,6 +429,9 @@ struct endpoint udp_route(const struct endpoint *remote);
 /* Where this machine would send from to get there, by NAT64 too, with that port. */
 struct endpoint udp_local_for(const struct daemon *d, uint16_t port, const struct endpoint *remote);
 void udp_send(struct link *link, const struct session_send *send);
+/* A datagram that came to the main socket of another worker. */
+void udp_passed(struct worker *w, const struct endpoint *from, uint8_t ecn, uint8_t *data,
+		size_t n_bytes);
 
 /* ---- volleys: see NAT_EVENT_WANT_VOLLEY ---- */
 
@@ -485,8 +507,8 @@ void gather_socket(struct daemon *d, struct udp_socket *socket);
 void gather_forget_socket(struct udp_socket *socket);
 /* Changes when this machine's addresses, or the ones it would send from, do. */
 uint64_t gather_signature(struct daemon *d);
-bool gather_input(struct udp_socket *socket, const struct endpoint *from, const uint8_t *data,
-		  size_t n_bytes);
+bool gather_input(struct daemon *d, const struct udp_socket *socket, const struct endpoint *from,
+		  const uint8_t *data, size_t n_bytes);
 
 /* ---- IPv4 from a network of IPv6 ---- */
 
@@ -676,6 +698,7 @@ struct logring {
 
 int logring_init(struct daemon *d);
 void logring_fini(struct daemon *d);
+void logring_add(struct daemon *d, int level, const char *text);
 json_t *logring_event(const struct logring_line *line);
 
 /* ---- upkeep ---- */
@@ -687,12 +710,11 @@ void upkeep_soon(struct daemon *d);
 /* Writes what nobody waits for, when there is time: a disk may take long to confirm each. */
 void upkeep_save(struct daemon *d, struct peer *peer);
 /* Messages were given back: the heap may be too. */
-void upkeep_freed(struct daemon *d, size_t n_bytes);
+void upkeep_freed(struct worker *w, size_t n_bytes);
+void upkeep_worker(struct worker *w); /* prepares it for that */
 #define UPKEEP_HANDSHAKE_BYTES ((size_t)64 << 10) /* about what TLS leaves behind */
 
 /* ---- workers ---- */
-
-#define WORKERS_MAX 16
 
 /*
  * The data plane of some links: what the packets of a link touch on their way between its device
@@ -709,7 +731,18 @@ struct worker {
 	struct link_name *names_index, *last_found;
 	struct session_scratch *scratch; /* of all its sessions */
 	struct ptcp_memory memory;       /* its share */
+	struct net_timer trim;
+	size_t freed_bytes; /* of messages, not yet given back to the system */
 	unsigned n_links;
+	uint64_t n_dropped; /* what had to cross while a mailbox was full */
+	/* With more than one of them; see workers.c. */
+	struct net_mailbox *mailbox;
+	struct udp_socket channel; /* for relays: of this worker alone; not of the first */
+	pthread_t thread;
+	bool runs;    /* it has its own thread, now */
+	bool entered; /* the control plane wants it to stand still, */
+	bool parked;  /* and it does */
+	bool ending;  /* its loop shall */
 	uint8_t discard[TUN_FRAME_BYTES]; /* read and thrown away */
 };
 
@@ -718,8 +751,61 @@ int workers_init(struct daemon *d);
 void workers_fini(struct daemon *d); /* NULLs are fine */
 /* The one with the fewest links, for one more. */
 struct worker *workers_choose(struct daemon *d);
+/* Their threads run from now on. 0, or a fault: the daemon must end. */
+int workers_start(struct daemon *d);
+/* Waits for the ends of their threads: all is this one's again. */
+void workers_stop(struct daemon *d);
+
+/* Is this the control plane's thread? It may use any link that it has entered. */
+bool workers_in_control(void);
+/*
+ * What is a link's (session, timers, device, sockets) may be used until the end of this turn of the
+ * control plane's loop. Nothing to do in the worker's own thread.
+ */
+void workers_enter(struct worker *w);
+/* In a worker's thread: between these two the control plane stands still. Short, no entering. */
+void workers_borrow(struct daemon *d);
+void workers_return(struct daemon *d);
+
+static inline void link_enter(const struct link *link)
+{
+	if (link->worker->number != 0)
+		workers_enter(link->worker);
+}
+
+/* To copy a peer: its allowance is what its link's worker changes. */
+static inline void peer_enter(const struct peer *peer)
+{
+	if (peer->link)
+		link_enter(peer->link);
+}
+
+/* For the control plane. */
+static inline struct session *link_session(const struct link *link)
+{
+	link_enter(link);
+	return link->session;
+}
+
 /* The time of its worker: sessions see no other. */
-uint64_t link_now_us(const struct link *link);
+static inline uint64_t link_now_us(const struct link *link)
+{
+	link_enter(link);
+	return net_loop_now_us(link->worker->loop);
+}
+
+/* From a worker's thread to the control plane. 0, or it has no room now. */
+int workers_tell_event(struct link *link, const struct session_event *event);
+int workers_tell_device_lost(struct link *link);
+int workers_tell_signal(void *route, const char *id, const void *body, size_t n_bytes, bool relay);
+void workers_tell_stun(struct udp_socket *socket, const struct endpoint *from, const uint8_t *data,
+		       size_t n_bytes);
+void workers_tell_log(enum log_level level, const char *text);
+/* To a worker. */
+void workers_pass_told(struct worker *to, enum q2q_command command, const char *id,
+		       const void *body, size_t n_bytes);
+void workers_pass_datagram(struct worker *to, const struct endpoint *from, uint8_t ecn,
+			   const uint8_t *data, size_t n_bytes);
 /* All loops reach IPv4 so from now on. */
 void workers_set_nat64(struct daemon *d, const struct net_nat64 *nat64);
 
@@ -727,8 +813,11 @@ void workers_set_nat64(struct daemon *d, const struct net_nat64 *nat64);
 
 struct daemon {
 	const struct daemon_options *options;
-	struct worker workers[WORKERS_MAX];
+	struct worker *workers;
 	unsigned n_workers;
+	struct gate *gate;           /* NULL with one worker, */
+	struct directory *directory; /* as this */
+	uint64_t next_link_serial;
 	struct net_loop *loop; /* of the control plane, and of the first worker */
 	struct net_resolver *resolver;
 	struct net_changes *changes;
@@ -758,8 +847,7 @@ struct daemon {
 	struct net_watch monitor_watch;
 	STAILQ_HEAD(, waiting_request) monitor_waiting; /* requests that it has no room for yet */
 	unsigned n_monitor_waiting;
-	struct net_timer alive, sweep, trim, save, stop_timer;
-	size_t freed_bytes; /* of messages, not yet given back to the system */
+	struct net_timer alive, sweep, save, stop_timer;
 	uint32_t monitor_id;
 	uint64_t next_cookie;
 	struct hash_seed seed;

@@ -148,7 +148,7 @@ static void tell(struct lifetime_search *s)
 		return;
 	s->told_us = interval_us;
 	LIST_FOREACH (link, &s->daemon->links, entry) {
-		session_set_keepalive(link->session, s->family, interval_us);
+		session_set_keepalive(link_session(link), s->family, interval_us);
 		links_pump(link);
 	}
 }
@@ -325,7 +325,7 @@ void lifetime_path(struct link *link, enum address_family family)
 	struct daemon *d = link->daemon;
 
 	begin(&d->lifetime.searches[family == FAMILY_IPV6]);
-	session_set_keepalive(link->session, family, lifetime_interval_us(d, family));
+	session_set_keepalive(link_session(link), family, lifetime_interval_us(d, family));
 }
 
 void lifetime_doubt(struct daemon *d, enum address_family family)

@@ -10,6 +10,7 @@
 
 #include <stdio.h>
 
+#define TELL_AGAIN_US   (1 * US_PER_MS)
 #define PUMP_ROUNDS_MAX 8 /* batches; then others, and what has come, get their turn */
 
 /* ---- attempts ---- */
@@ -22,7 +23,7 @@ void links_attempt_failed(struct link *link, enum session_why why, const struct 
 		log_info("%s: %s", link->peer->address.text, problem->error);
 	link->problem = *problem;
 	memcpy(request, link->asking, sizeof(request));
-	session_answer_failed(link->session, request, why, problem->error, link_now_us(link));
+	session_answer_failed(link_session(link), request, why, problem->error, link_now_us(link));
 	links_pump(link);
 	control_link_changed(link->daemon, link);
 }
@@ -80,7 +81,7 @@ bool links_problem(struct link *link, struct problem *ret_problem)
 {
 	struct session_status status;
 
-	session_get_status(link->session, &status);
+	session_get_status(link_session(link), &status);
 	if (status.state == SESSION_UP)
 		return false;
 	if (link->problem.code)
@@ -124,14 +125,14 @@ static void on_state(struct link *link, const struct session_event *event)
 {
 	struct session_status status;
 
-	session_get_status(link->session, &status);
+	session_get_status(link_session(link), &status);
 	link->since_s = wall_clock_s();
 	upkeep_soon(link->daemon);
 	note_linked(link, event->state.to, &status);
 	if (event->state.to == SESSION_UP) {
 		link->problem.code = CTL_DONE;
 		log_note("%s: up", link->peer->address.text);
-		upkeep_freed(link->daemon, UPKEEP_HANDSHAKE_BYTES);
+		upkeep_freed(link->worker, UPKEEP_HANDSHAKE_BYTES);
 	} else if (event->state.from == SESSION_UP) {
 		link->problem.code = CTL_DONE;
 		log_note("%s: not up any more (%s)%s%s", link->peer->address.text,
@@ -149,7 +150,7 @@ static void on_path(struct link *link)
 	struct session_status status;
 	char text[ENDPOINT_TEXT_BYTES];
 
-	session_get_status(link->session, &status);
+	session_get_status(link_session(link), &status);
 	if (status.has_path)
 		log_note("%s: now %s %s", link->peer->address.text,
 			 status.relay_udp ? "through the relay by UDP"
@@ -183,19 +184,20 @@ static void want_socket(struct link *link)
 
 static void socket_unused(struct link *link, uint8_t number)
 {
-	session_remove_socket(link->session, number, link_now_us(link));
+	session_remove_socket(link_session(link), number, link_now_us(link));
 	if (number != 0)
 		udp_close(link->worker, number);
 }
 
-static void on_session_event(struct link *link, const struct session_event *event)
+void links_on_event(struct link *link, const struct session_event *event)
 {
 	switch (event->type) {
 	case SESSION_EVENT_STATE:
 		on_state(link, event);
 		return;
 	case SESSION_EVENT_ASK:
-		if (!link->daemon->stopping)
+		/* A worker's event may be older than what the peer asked us meanwhile. */
+		if (!link->daemon->stopping && session_asks(link_session(link), event->request))
 			hub_ask(link, event->request);
 		return;
 	case SESSION_EVENT_PATH:
@@ -231,7 +233,52 @@ static void on_session_event(struct link *link, const struct session_event *even
 	}
 }
 
+/*
+ * A worker's thread does by itself what is the link's alone. False: the control plane could not be
+ * told of it now.
+ */
+static bool worker_event(struct link *link, const struct session_event *event)
+{
+	switch (event->type) {
+	case SESSION_EVENT_TUN_ROOM:
+	case SESSION_EVENT_WANT_VOLLEY:
+	case SESSION_EVENT_VOLLEY_DONE:
+		links_on_event(link, event);
+		return true;
+	default:
+		return workers_tell_event(link, event) == 0;
+	}
+}
+
 /* ---- the pump ---- */
+
+/* True: there were some. What cannot be told waits, and with it what comes behind. */
+static bool move_events(struct link *link)
+{
+	bool moved = false;
+
+	while (link->has_untold || session_next_event(link->session, &link->untold)) {
+		if (workers_in_control())
+			links_on_event(link, &link->untold);
+		else if (!worker_event(link, &link->untold)) {
+			link->has_untold = true;
+			return moved;
+		}
+		link->has_untold = false;
+		moved = true;
+	}
+	return moved;
+}
+
+/* By the connection to a server, which the control plane has. */
+static void send_by_server(struct link *link, void *route, const char *id, const void *body,
+			   size_t n_bytes, bool relay)
+{
+	if (workers_in_control())
+		hub_signal(link->daemon, route, id, body, n_bytes, relay);
+	else if (workers_tell_signal(route, id, body, n_bytes, relay))
+		link->worker->n_dropped++;
+}
 
 static void wait_for_udp(struct link *link)
 {
@@ -258,8 +305,7 @@ static bool move_datagrams(struct link *link, uint64_t now_us)
 			return moved;
 		moved = true;
 		if (send.relay)
-			hub_signal(link->daemon, send.route, send.id, send.data, send.n_bytes,
-				   true);
+			send_by_server(link, send.route, send.id, send.data, send.n_bytes, true);
 		else
 			udp_send(link, &send);
 	}
@@ -275,7 +321,6 @@ void links_pump_now(struct link *link)
 {
 	const uint64_t now_us = link_now_us(link);
 	struct session_signal_out signal;
-	struct session_event event;
 	struct session_frame frame;
 	bool moved;
 
@@ -283,20 +328,17 @@ void links_pump_now(struct link *link)
 	if (now_us >= session_deadline_us(link->session))
 		session_tick(link->session, now_us);
 	do {
-		moved = false;
 		while (session_tun_next(link->session, &frame))
 			link_device_write(link, &frame);
-		while (session_next_event(link->session, &event)) {
-			on_session_event(link, &event);
-			moved = true;
-		}
+		moved = move_events(link);
 		while (session_next_signal(link->session, &signal))
-			hub_signal(link->daemon, signal.route, signal.id, signal.body,
-				   signal.n_bytes, false);
+			send_by_server(link, signal.route, signal.id, signal.body, signal.n_bytes,
+				       false);
 		moved = move_datagrams(link, now_us) || moved;
 	} while (moved && !link->pump.queued);
 	index_update(link);
-	net_timer_arm(&link->timer, session_deadline_us(link->session));
+	net_timer_arm(&link->timer, link->has_untold ? now_us + TELL_AGAIN_US
+						     : session_deadline_us(link->session));
 }
 
 static void on_soon(void *user)
@@ -312,13 +354,31 @@ static void on_timer(void *user, uint64_t now_us)
 
 	session_tick(link->session, now_us);
 	if (memory->held_bytes < held_bytes)
-		upkeep_freed(link->daemon, held_bytes - memory->held_bytes);
+		upkeep_freed(link->worker, held_bytes - memory->held_bytes);
 	links_pump_now(link);
 }
 
 void links_pump(struct link *link)
 {
+	link_enter(link);
 	net_soon_queue(&link->pump);
+}
+
+void links_told(struct worker *w, enum q2q_command command, const char *id, uint8_t *body,
+		size_t n_bytes)
+{
+	struct link *link = index_find(w, SESSION_NAME_ID, id, OFFER_ID_BYTES);
+	const uint64_t now_us = net_loop_now_us(w->loop);
+
+	if (!link)
+		return;
+	if (command == Q2Q_GONE)
+		session_gone(link->session, id, now_us);
+	else if (command == Q2Q_SIGNAL)
+		session_signal(link->session, id, body, n_bytes, now_us);
+	else
+		session_relay(link->session, id, body, n_bytes, now_us);
+	links_pump(link);
 }
 
 void links_pump_waiting(struct worker *w)
@@ -333,9 +393,8 @@ void links_pump_waiting(struct worker *w)
 
 /* ---- what a session asks of us ---- */
 
-static int verify_peer(void *user, struct crypto_cert *cert)
+static int judge_peer(struct link *link, struct crypto_cert *cert)
 {
-	struct link *link = user;
 	struct problem problem;
 
 	/* Its user may have changed her mind since the rendezvous. */
@@ -352,19 +411,41 @@ static int verify_peer(void *user, struct crypto_cert *cert)
 	}
 }
 
+static int verify_peer(void *user, struct crypto_cert *cert)
+{
+	struct link *link = user;
+	int r;
+
+	workers_borrow(link->daemon);
+	r = judge_peer(link, cert);
+	workers_return(link->daemon);
+	return r;
+}
+
 /* Tunnels inside of tunnels go round in circles. 100.64.0.0/10 may be a real network: only what
  * stands on our interfaces counts. */
-static bool refuse_address(void *user, const struct ip_address *ip)
+static bool is_inside(struct daemon *d, const struct ip_address *ip)
 {
-	const struct link *own = user, *link;
+	const struct link *link;
 
 	if (ip->family == FAMILY_IPV6)
-		return vip_is_ip6(ip->bytes) || gather_avoids(own->daemon, ip);
-	LIST_FOREACH (link, &own->daemon->links, entry)
+		return vip_is_ip6(ip->bytes);
+	LIST_FOREACH (link, &d->links, entry)
 		if (!memcmp(ip->bytes, link->shown.own4, 4) ||
 		    !memcmp(ip->bytes, link->shown.peer4, 4))
 			return true;
-	return gather_avoids(own->daemon, ip);
+	return false;
+}
+
+static bool refuse_address(void *user, const struct ip_address *ip)
+{
+	const struct link *link = user;
+	bool refuse;
+
+	workers_borrow(link->daemon);
+	refuse = is_inside(link->daemon, ip) || gather_avoids(link->daemon, ip);
+	workers_return(link->daemon);
+	return refuse;
 }
 
 static void trace(void *user, const char *what, const char *from, const char *to,
@@ -400,6 +481,8 @@ static int make_session(struct link *link)
 		.user = link,
 		.allowance = &link->peer->guesses,
 		.flow_seed = link->daemon->seed,
+		.cid_divisor = (uint8_t)(link->daemon->n_workers > 1 ? link->daemon->n_workers : 0),
+		.cid_remainder = (uint8_t)link->worker->number,
 	};
 
 	return session_new(&config, link_now_us(link), &link->session);
@@ -415,6 +498,8 @@ static int link_make(struct daemon *d, struct peer *peer, struct identity *ident
 		return -ENOMEM;
 	link->daemon = d;
 	link->worker = workers_choose(d);
+	link->serial = ++d->next_link_serial;
+	link_enter(link);
 	link->peer = peer;
 	link->identity = identity;
 	link->tun_fd = -1;
@@ -435,7 +520,7 @@ static int link_make(struct daemon *d, struct peer *peer, struct identity *ident
 	d->slots[link->slot] = link;
 	upkeep_soon(d);
 	peer->link = link;
-	session_set_path_mode(link->session, peer->path_mode, link_now_us(link));
+	session_set_path_mode(link_session(link), peer->path_mode, link_now_us(link));
 	gather_tell(d, link);
 	r = link_device_ask(link);
 	if (r) {
@@ -465,7 +550,7 @@ static struct link *get_as(struct daemon *d, struct peer *peer, struct identity 
 
 static bool is_in_use(const struct link *link)
 {
-	switch (session_state_of(link->session)) {
+	switch (session_state_of(link_session(link))) {
 	case SESSION_CONNECTING:
 	case SESSION_UP:
 	case SESSION_STALLED:
@@ -489,7 +574,7 @@ struct link *links_get_called(struct daemon *d, struct peer *peer, struct identi
 	}
 	link = get_as(d, peer, identity, ret_problem);
 	if (link && link != before && peer->wanted)
-		session_want(link->session, true, link_now_us(link));
+		session_want(link_session(link), true, link_now_us(link));
 	return link;
 }
 
@@ -514,6 +599,7 @@ void links_free(struct link *link)
 {
 	if (!link)
 		return;
+	link_enter(link);
 	for (unsigned i = 1; i < UDP_SOCKETS_MAX; i++)
 		if (link->worker->udp.sockets[i].owner == link)
 			udp_close(link->worker, (uint8_t)i);
@@ -548,9 +634,9 @@ void links_start_wanted(struct daemon *d)
 			continue;
 		}
 		if (peer->wanted)
-			session_want(link->session, true, link_now_us(link));
+			session_want(link_session(link), true, link_now_us(link));
 		else
-			session_nudge(link->session, link_now_us(link));
+			session_nudge(link_session(link), link_now_us(link));
 		links_pump(link);
 	}
 }
@@ -558,7 +644,7 @@ void links_start_wanted(struct daemon *d)
 /* Certificates end, and pins and permissions change, while a link lasts. */
 static bool still_trusted(struct link *link)
 {
-	struct crypto_cert *cert = session_peer_cert(link->session);
+	struct crypto_cert *cert = session_peer_cert(link_session(link));
 	struct problem problem;
 
 	if (cert && peers_judge(link->daemon, link->peer, cert, &problem) == PEER_DISTRUSTED) {
@@ -577,17 +663,17 @@ int64_t links_sweep(struct daemon *d)
 	for (link = LIST_FIRST(&d->links); link; link = next) {
 		next = LIST_NEXT(link, entry);
 		if (!still_trusted(link)) {
-			session_close(link->session, SESSION_CLOSE_DENIED, link_now_us(link));
+			session_close(link_session(link), SESSION_CLOSE_DENIED, link_now_us(link));
 			/* And what was agreed on with its server comes to nothing. */
 			if (!link->peer->wanted)
-				session_want(link->session, false, link_now_us(link));
+				session_want(link_session(link), false, link_now_us(link));
 			links_pump(link);
 		}
 		if (link->peer->allowed && link->peer->allowed_until_s > 0)
 			until_s = link->peer->allowed_until_s < until_s
 					  ? link->peer->allowed_until_s
 					  : until_s;
-		if (session_state_of(link->session) == SESSION_DOWN && !link->peer->wanted)
+		if (session_state_of(link_session(link)) == SESSION_DOWN && !link->peer->wanted)
 			links_free(link);
 	}
 	return until_s;

@@ -5,9 +5,8 @@
 
 #include <stdio.h>
 
-static void tee(void *user, enum log_level level, const char *text)
+void logring_add(struct daemon *d, int level, const char *text)
 {
-	struct daemon *d = user;
 	struct logring *ring = &d->log;
 	struct logring_line *line = &ring->lines[(ring->first + ring->n) % LOGRING_LINES];
 	struct op *op, *next;
@@ -17,7 +16,7 @@ static void tee(void *user, enum log_level level, const char *text)
 	else
 		ring->first = (ring->first + 1) % LOGRING_LINES;
 	line->time_s = wall_clock_s();
-	line->level = (int)level;
+	line->level = level;
 	snprintf(line->text, sizeof(line->text), "%s", text);
 	if (ring->busy)
 		return;
@@ -28,6 +27,14 @@ static void tee(void *user, enum log_level level, const char *text)
 			op->on_log(op, line->level, line->text);
 	}
 	ring->busy = false;
+}
+
+static void tee(void *user, enum log_level level, const char *text)
+{
+	if (workers_in_control())
+		logring_add(user, (int)level, text);
+	else
+		workers_tell_log(level, text);
 }
 
 int logring_init(struct daemon *d)

@@ -17,7 +17,7 @@
 /* What the table fills in; copied into the options when the whole file was fine. */
 struct loaded {
 	char *state_dir, *control_path, *names_path, *user, *default_identity;
-	uint64_t port;
+	uint64_t port, n_workers;
 	int log_level;    /* index into log_levels */
 	int dscp;         /* index into dscp_rules */
 	int parity;       /* index into parity_rules */
@@ -114,6 +114,7 @@ static const struct conf_key keys[] = {
 	{ .section = "daemon", .name = "control", .type = CONF_TEXT, .offset = FIELD(control_path), .set = check_path },
 	{ .section = "daemon", .name = "names-socket", .type = CONF_TEXT, .offset = FIELD(names_path), .set = check_path },
 	{ .section = "daemon", .name = "port", .type = CONF_UINT, .offset = FIELD(port), .max = UINT16_MAX },
+	{ .section = "daemon", .name = "workers", .type = CONF_UINT, .offset = FIELD(n_workers), .min = 1, .max = DAEMON_WORKERS_MAX },
 	{ .section = "daemon", .name = "user", .type = CONF_TEXT, .offset = FIELD(user) },
 	{ .section = "daemon", .name = "log-level", .type = CONF_CHOICE, .offset = FIELD(log_level), .choices = log_levels },
 	{ .section = "daemon", .name = "aead-backend", .type = CONF_CHOICE, .offset = FIELD(aead_backend), .choices = aead_backends },
@@ -150,6 +151,7 @@ int daemon_options_init(struct daemon_options *options)
 		.names_path = strdup(DEFAULT_NAMES),
 		.user = strdup(DEFAULT_USER),
 		.log_level = LOG_INFO_,
+		.n_workers = 1,
 		.parity = true,
 		.keepalive_min_s = NAT_LIFETIME_MIN_US / US_PER_S,
 		.keepalive_max_s = NAT_LIFETIME_MAX_US / US_PER_S,
@@ -199,6 +201,7 @@ static void take_over(struct daemon_options *options, struct loaded *loaded)
 	take_text(&options->user, &loaded->user);
 	take_text(&options->default_identity, &loaded->default_identity);
 	options->port = loaded->port;
+	options->n_workers = loaded->n_workers;
 	options->log_level = LOG_ERROR_ + loaded->log_level;
 	options->copy_dscp = loaded->dscp != 0;
 	options->parity = loaded->parity == 0;
@@ -230,6 +233,7 @@ int daemon_options_load(struct daemon_options *options, const char *path, char *
 			size_t error_bytes)
 {
 	struct loaded loaded = { .port = options->port,
+				 .n_workers = options->n_workers,
 				 .log_level = options->log_level - LOG_ERROR_,
 				 .dscp = options->copy_dscp,
 				 .parity = !options->parity,

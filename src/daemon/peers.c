@@ -274,8 +274,10 @@ bool peer_is_allowed(const struct peer *peer)
 
 int peers_pin(struct daemon *d, struct peer *peer, const uint8_t spki[static CRYPTO_HASH_BYTES])
 {
-	const struct peer before = *peer;
+	struct peer before;
 
+	peer_enter(peer);
+	before = *peer;
 	memcpy(peer->spki, spki, sizeof(peer->spki));
 	peer->pinned = true;
 	peer->pinned_at_s = wall_clock_s();

@@ -77,7 +77,7 @@ void portmap_tell(struct daemon *d, struct link *link)
 					 .endpoint = d->portmap.client.external };
 
 	if (is_useful(&c.endpoint))
-		session_add_local(link->session, &c, link_now_us(link));
+		session_add_local(link_session(link), &c, link_now_us(link));
 }
 
 static void tell_all(struct daemon *d)

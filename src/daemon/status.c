@@ -97,9 +97,9 @@ static json_t *status_queue(const struct ptcp_stats *p)
 static json_t *status_detail(const struct link *link, const struct session_status *s)
 {
 	return json_pack(
-		"{s:s,s:s,s:b,s:s,s:s?,s:s,s:s,s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o}",
-		"session", session_state_name(s->state), "why", session_why_name(s->why),
-		"rendezvous", s->has_rendezvous, "tls", s->tls, "nat",
+		"{s:i,s:s,s:s,s:b,s:s,s:s?,s:s,s:s,s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o}",
+		"worker", (int)link->worker->number, "session", session_state_name(s->state), "why",
+		session_why_name(s->why), "rendezvous", s->has_rendezvous, "tls", s->tls, "nat",
 		s->has_nat ? s->nat.reason : NULL, "nat_local",
 		nat_mapping_name(s->nat.local_mapping), "nat_remote",
 		nat_mapping_name(s->nat.remote_mapping), "nat_round", (int)s->nat.round, "nat_sent",
@@ -121,7 +121,7 @@ json_t *links_status(struct peer *peer)
 
 	if (!link)
 		return status_without_link(peer);
-	session_get_status(link->session, &s);
+	session_get_status(link_session(link), &s);
 	links_problem(link, &problem);
 	return json_pack("{s:s,s:s,s:s?,s:s,s:s,s:o,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:s,s:s,s:o}",
 			 "address", peer->address.text, "state", state_text(peer, &s), "interface",
@@ -166,22 +166,22 @@ static json_t *local_json(struct link *link)
 {
 	struct nat_candidate list[NAT_LOCAL_MAX];
 
-	return candidates_json(link, list, session_nat_local(link->session, list, ARRAY_SIZE(list)),
-			       true);
+	return candidates_json(link, list,
+			       session_nat_local(link_session(link), list, ARRAY_SIZE(list)), true);
 }
 
 static json_t *remote_json(struct link *link)
 {
 	struct nat_candidate list[NAT_REMOTE_MAX];
 
-	return candidates_json(link, list,
-			       session_nat_remote(link->session, list, ARRAY_SIZE(list)), false);
+	return candidates_json(
+		link, list, session_nat_remote(link_session(link), list, ARRAY_SIZE(list)), false);
 }
 
 static json_t *pairs_json(struct link *link, const struct session_status *s)
 {
 	struct nat_pair_info list[NAT_PAIRS_MAX];
-	const size_t n = session_nat_pairs(link->session, list, ARRAY_SIZE(list));
+	const size_t n = session_nat_pairs(link_session(link), list, ARRAY_SIZE(list));
 	json_t *array = json_array();
 	char text[ENDPOINT_TEXT_BYTES];
 
@@ -212,7 +212,7 @@ static const char *path_kind_text(enum ptcp_path_kind kind)
 static json_t *paths_json(const struct link *link)
 {
 	struct session_path_info list[PTCP_PATHS_MAX];
-	const size_t n = session_paths(link->session, list, ARRAY_SIZE(list));
+	const size_t n = session_paths(link_session(link), list, ARRAY_SIZE(list));
 	json_t *array = json_array();
 	char text[ENDPOINT_TEXT_BYTES];
 
@@ -243,7 +243,7 @@ json_t *links_status_full(struct peer *peer)
 
 	if (!status || !peer->link)
 		return status;
-	session_get_status(peer->link->session, &s);
+	session_get_status(link_session(peer->link), &s);
 	json_object_set_new(status, "about", json_string(s.about));
 	json_object_set_new(status, "local", local_json(peer->link));
 	json_object_set_new(status, "remote", remote_json(peer->link));

@@ -16,44 +16,90 @@ static bool is_channel(const uint8_t *data, size_t n_bytes)
 	return q2q_channel_kind(data, n_bytes) != Q2Q_CHANNEL_NONE;
 }
 
-/* Bytes 1..8 name whose it is, whatever it is. */
-static struct link *find_link(struct worker *w, const uint8_t *data, size_t n_bytes)
+static_assert(NAT_TAG_BYTES == PTCP_CID_BYTES && Q2Q_CHANNEL_BYTES == PTCP_CID_BYTES,
+	      "bytes 1..8 are a name");
+
+/* Bytes 1..8 name whose it is, whatever it is. 0: nobody's. */
+static enum session_name_kind name_kind(const uint8_t *data, size_t n_bytes)
 {
 	if ((data[0] & 0xc0) == 0x80)
-		return index_find(w, SESSION_NAME_TAG, data + 1, NAT_TAG_BYTES);
+		return SESSION_NAME_TAG;
 	if (ptcp_is_packet(data, n_bytes))
-		return index_find(w, SESSION_NAME_CID, ptcp_packet_cid(data), PTCP_CID_BYTES);
-	return is_channel(data, n_bytes)
-		       ? index_find(w, SESSION_NAME_CHANNEL, data + 1, Q2Q_CHANNEL_BYTES)
-		       : NULL;
+		return SESSION_NAME_CID;
+	return is_channel(data, n_bytes) ? SESSION_NAME_CHANNEL : 0;
+}
+
+static void deliver(struct link *link, uint8_t number, const struct endpoint *from, uint8_t ecn,
+		    uint8_t *data, size_t n_bytes, uint64_t now_us)
+{
+	if (is_channel(data, n_bytes))
+		session_channel_input(link->session, from, data, n_bytes, now_us);
+	else
+		session_input(link->session, number, from, data, n_bytes, ecn, now_us);
+	links_pump(link);
+}
+
+/*
+ * Of two kinds are names that others chose, which say nothing of a worker: a probe's, and that of a
+ * relay channel whose link had another worker before. The kernel gives those to the first one.
+ */
+static bool pass_on(struct udp_socket *s, enum session_name_kind kind,
+		    const struct net_udp_packet *packet, const uint8_t *data, size_t n_bytes)
+{
+	struct daemon *d = s->worker->daemon;
+	struct worker *to;
+
+	if (d->n_workers == 1 || s->number != 0)
+		return false;
+	to = directory_find(d, kind, data + 1, PTCP_CID_BYTES);
+	if (!to || to == s->worker)
+		return false;
+	workers_pass_datagram(to, &packet->from, packet->ecn, data, n_bytes);
+	return true;
+}
+
+void udp_passed(struct worker *w, const struct endpoint *from, uint8_t ecn, uint8_t *data,
+		size_t n_bytes)
+{
+	struct link *link = index_find(w, name_kind(data, n_bytes), data + 1, PTCP_CID_BYTES);
+
+	if (link)
+		deliver(link, 0, from, ecn, data, n_bytes, net_loop_now_us(w->loop));
+	else
+		w->udp.n_strange++;
+}
+
+static bool stun_input(struct udp_socket *s, const struct endpoint *from, const uint8_t *data,
+		       size_t n_bytes)
+{
+	if (workers_in_control())
+		return gather_input(s->worker->daemon, s, from, data, n_bytes);
+	workers_tell_stun(s, from, data, n_bytes);
+	return true;
 }
 
 static void input(struct udp_socket *s, struct net_udp_packet *packet, uint8_t *data,
 		  size_t n_bytes, uint64_t now_us)
 {
 	struct worker *w = s->worker;
-	struct link *link = NULL;
+	enum session_name_kind kind;
+	struct link *link;
 
 	if (n_bytes < SHORTEST_DATAGRAM) {
 		w->udp.n_strange++;
 		return;
 	}
 	if (data[0] < 4) {
-		if (!gather_input(s, &packet->from, data, n_bytes))
+		if (!stun_input(s, &packet->from, data, n_bytes))
 			w->udp.n_strange++;
 		return;
 	}
-	link = find_link(w, data, n_bytes);
-	if (!link) {
+	kind = name_kind(data, n_bytes);
+	link = kind ? index_find(w, kind, data + 1, PTCP_CID_BYTES) : NULL;
+	if (link)
+		deliver(link, s->number, &packet->from, packet->ecn, data, n_bytes, now_us);
+	else if (!kind || !pass_on(s, kind, packet, data, n_bytes))
 		w->udp.n_strange++;
-		return;
-	}
-	if (is_channel(data, n_bytes))
-		session_channel_input(link->session, &packet->from, data, n_bytes, now_us);
-	else
-		session_input(link->session, s->number, &packet->from, data, n_bytes, packet->ecn,
-			      now_us);
-	links_pump(link);
 }
 
 static void on_packets(void *user, struct net_udp *udp, struct net_udp_packet *packets,
@@ -99,6 +145,9 @@ void udp_send(struct link *link, const struct session_send *send)
 		volley_send(link, send);
 		return;
 	}
+	if (s && s->number == 0 && link->worker->number != 0 &&
+	    is_channel(send->data, send->n_bytes))
+		s = &link->worker->channel;
 	if (!s || !s->udp)
 		return;
 	r = net_udp_send(s->udp, &out);
@@ -148,6 +197,7 @@ static struct net_udp_config config_of(struct udp_socket *s, uint16_t port)
 {
 	return (struct net_udp_config){
 		.bind = { .port = port },
+		.shared_port = s->number == 0 && s->worker->number != 0 && port != 0,
 		.on_packets = on_packets,
 		.on_writable = on_writable,
 		.user = s,
@@ -178,11 +228,38 @@ static int open_socket(struct worker *w, struct udp_socket *s, uint8_t number, u
 	return 0;
 }
 
-int udp_start(struct worker *w)
+/* The sockets of the other workers, and which datagrams each of them gets. */
+static int start_others(struct daemon *d)
 {
-	const uint16_t port = (uint16_t)w->daemon->options->port;
-	int r = open_socket(w, &w->udp.sockets[0], 0, port);
+	const struct net_udp_steering steering = {
+		.mask = 0xc0,
+		.value = 0x40, /* sealed packets: our connection ids say whose they are */
+		.at = 1,
+		.n_sockets = (uint8_t)d->n_workers,
+	};
+	struct net_udp *first = d->workers[0].udp.sockets[0].udp;
+	int r = net_udp_share_port(first);
 
+	for (unsigned i = 1; i < d->n_workers && !r; i++) {
+		struct worker *w = &d->workers[i];
+
+		r = open_socket(w, &w->udp.sockets[0], 0, udp_port(d));
+		if (!r)
+			r = open_socket(w, &w->channel, 0, 0);
+	}
+	/* Without it, all that the kernel gives to the wrong worker is passed on. */
+	if (!r && net_udp_steer(first, &steering))
+		log_warn("the kernel does not give datagrams to their workers: this is slower");
+	return r;
+}
+
+int udp_start(struct daemon *d)
+{
+	const uint16_t port = (uint16_t)d->options->port;
+	int r = open_socket(&d->workers[0], &d->workers[0].udp.sockets[0], 0, port);
+
+	if (!r && d->n_workers > 1)
+		r = start_others(d);
 	if (r)
 		log_error("cannot open UDP port %u: %s%s", port, strerror(-r),
 			  r == -EADDRINUSE
@@ -190,15 +267,23 @@ int udp_start(struct worker *w)
 				    "for any"
 				  : "");
 	else
-		log_info("UDP port %u", w->udp.sockets[0].local.port);
+		log_info("UDP port %u", udp_port(d));
 	return r;
 }
 
-void udp_stop(struct worker *w)
+static void stop_worker(struct worker *w)
 {
 	volley_close(w, NULL);
 	for (unsigned i = 0; i < UDP_SOCKETS_MAX; i++)
 		udp_close(w, (uint8_t)i);
+	net_udp_free(w->channel.udp);
+	w->channel.udp = NULL;
+}
+
+void udp_stop(struct daemon *d)
+{
+	for (unsigned i = 0; i < d->n_workers; i++)
+		stop_worker(&d->workers[i]);
 }
 
 /* NULL: all are in use. */

@@ -38,19 +38,24 @@ void upkeep_soon(struct daemon *d)
 
 static void on_trim(void *user, uint64_t now_us)
 {
-	struct daemon *d = user;
+	struct worker *w = user;
 
 	(void)now_us;
-	d->freed_bytes = 0;
+	w->freed_bytes = 0;
 	footprint_shrink();
-	net_loop_rest(d->loop);
+	net_loop_rest(w->loop);
 }
 
-void upkeep_freed(struct daemon *d, size_t n_bytes)
+void upkeep_freed(struct worker *w, size_t n_bytes)
 {
-	d->freed_bytes += n_bytes;
-	if (d->freed_bytes >= TRIM_BYTES && d->trim.due_us == NEVER_US)
-		net_timer_arm(&d->trim, net_loop_now_us(d->loop) + TRIM_US);
+	w->freed_bytes += n_bytes;
+	if (w->freed_bytes >= TRIM_BYTES && w->trim.due_us == NEVER_US)
+		net_timer_arm(&w->trim, net_loop_now_us(w->loop) + TRIM_US);
+}
+
+void upkeep_worker(struct worker *w)
+{
+	net_timer_init(&w->trim, w->loop, on_trim, w);
 }
 
 int store_json(struct daemon *d, const char *path, const json_t *object)
@@ -103,14 +108,12 @@ void upkeep_save(struct daemon *d, struct peer *peer)
 void upkeep_start(struct daemon *d)
 {
 	net_timer_init(&d->sweep, d->loop, on_sweep, d);
-	net_timer_init(&d->trim, d->loop, on_trim, d);
 	net_timer_init(&d->save, d->loop, on_save, d);
 }
 
 void upkeep_stop(struct daemon *d)
 {
 	net_timer_disarm(&d->sweep);
-	net_timer_disarm(&d->trim);
 	net_timer_disarm(&d->save);
 	while (save_one(d))
 		;

@@ -253,7 +253,8 @@ static int become_daemon(struct daemon_options *o, const struct monitor_user *us
 	o->upnp_fd = helper_start(program_fd);
 	if (program_fd >= 0)
 		close(program_fd);
-	if (sigprocmask(SIG_SETMASK, signals_before, NULL) < 0 || sandbox_daemon() < 0)
+	if (sigprocmask(SIG_SETMASK, signals_before, NULL) < 0 ||
+	    sandbox_daemon(o->n_workers > 1) < 0)
 		return EXIT_FAILURE;
 	return daemon_run(o);
 }

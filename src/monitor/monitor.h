@@ -30,7 +30,7 @@ int privileges_drop_all(const struct monitor_user *user);
 int privileges_keep_net_admin(const struct monitor_user *user);
 
 /* sandbox.c: system call filters, for the rest of the process's life. */
-int sandbox_daemon(void);
+int sandbox_daemon(bool with_threads);
 int sandbox_monitor(void);
 
 /* helper.c: q2q-tun-upnp. */

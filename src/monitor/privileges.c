@@ -8,7 +8,7 @@
 
 #define DAEMON_FILES_MAX 8192 /* a TUN device per peer, sockets, state files */
 
-#ifdef __SANITIZE_ADDRESS__
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define DUMPABLE 1 /* the leak check at exit traces its own process */
 #else
 #define DUMPABLE 0

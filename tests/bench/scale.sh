@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Many peers on one daemon: tests/bench/load plays their far ends in one process.
 #
-#   tests/bench/scale.sh [--peers N] [--seconds S] [--idle S] [--mbit M] [--json FILE]
+#   tests/bench/scale.sh [--peers N] [--workers N] [--seconds S] [--idle S] [--mbit M] [--json FILE]
 #
 # Needs root, and abs_top_builddir with tests/netns/root in it (make tests/netns/root.stamp).
 # Prints a table, and with --json also one JSON object: set-up time, memory, CPU while idle,
@@ -12,11 +12,12 @@ peers=1000 seconds=5 json='' idle=20 mbit=1000
 while [ $# -gt 0 ]; do
     case $1 in
     --peers) peers=$2 ;;
+    --workers) SCALE_WORKERS=$2 ;;
     --seconds) seconds=$2 ;;
     --idle) idle=$2 ;;
     --mbit) mbit=$2 ;;
     --json) json=$2 ;;
-    *) echo "usage: $0 [--peers N] [--seconds S] [--idle S] [--mbit M] [--json FILE]" >&2; exit 2 ;;
+    *) echo "usage: $0 [--peers N] [--workers N] [--seconds S] [--idle S] [--mbit M] [--json FILE]" >&2; exit 2 ;;
     esac
     shift 2
 done

@@ -6,6 +6,7 @@
 #   scale_wait_up N SECONDS   until N far ends say that their tunnel is up
 
 SCALE_PORT=8788
+SCALE_WORKERS=${SCALE_WORKERS:-1}
 
 scale_lab() {
     local load=$abs_top_builddir/tests/bench/load
@@ -17,7 +18,7 @@ scale_lab() {
     wait_for 60 grep -q serving "$LAB_DIR/load.out" || { cat "$LAB_DIR/load.out" >&2; return 1; }
     SCALE_LOAD=$(lab_outer_pid gen load)
     chown -R 64188:64188 "$LAB_DIR/dut/state"
-    printf '[domain load.test]\nserver = 10.9.0.1:%s\n' $SCALE_PORT | on dut sh -c 'cat >/root/q2q-tun.conf'
+    printf '[daemon]\nworkers = %s\n[domain load.test]\nserver = 10.9.0.1:%s\n' "$SCALE_WORKERS" $SCALE_PORT | on dut sh -c 'cat >/root/q2q-tun.conf'
     on dut q2q-tund --foreground --config /root/q2q-tun.conf >>"$LAB_DIR/dut-q2q-tund.log" 2>&1 </dev/null &
     wait_for 60 on dut q2q-tun status || return
     SCALE_DAEMON=$(lab_outer_pid dut q2q-tund | tail -n 1)

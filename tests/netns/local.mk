@@ -26,11 +26,12 @@ NETNS_TESTS = \
 	tests/netns/trust.sh \
 	tests/netns/tunnel.sh \
 	tests/netns/twisted.sh \
-	tests/netns/upnp.sh
+	tests/netns/upnp.sh \
+	tests/netns/workers.sh
 dist_check_SCRIPTS += $(NETNS_TESTS)
 EXTRA_DIST += tests/netns/igd.py tests/netns/lab.sh tests/netns/nat_classify.py tests/netns/nat_lab.sh \
 	tests/netns/nat_measure.py tests/netns/nat_report.py tests/netns/portmap_lab.sh tests/netns/stun_liar.py tests/netns/tap.sh \
-	tests/netns/roam_gap.py tests/netns/tunnel_lab.sh
+	tests/netns/roam_gap.py tests/netns/tunnel_lab.sh tests/netns/workers_copy.py
 if ENABLE_SERVER
 TESTS += $(NETNS_TESTS)
 check_DATA += tests/netns/root.stamp
