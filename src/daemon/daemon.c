@@ -308,6 +308,7 @@ static int start_services(struct daemon *d)
 	if (!r)
 		r = gather_start(d);
 	if (!r) {
+		streams_start(d);
 		nat64_start(d);
 		portmap_start(d);
 		lifetime_start(d);
@@ -338,6 +339,7 @@ static void stop_services(struct daemon *d)
 	hub_stop(d);
 	lifetime_stop(d);
 	portmap_stop(d);
+	streams_stop(d);
 	nat64_stop(d);
 	gather_stop(d);
 	udp_stop(d);

@@ -18,6 +18,9 @@
 #define DAEMON_EXCLUDE_MAX 32
 #define DAEMON_WORKERS_MAX 16
 
+#define DAEMON_TCP_PORT_OFF  0
+#define DAEMON_TCP_PORT_AUTO (-1) /* the number of the UDP port */
+
 /* [domain NAME] of the configuration. */
 struct daemon_domain {
 	char *domain; /* lower case */
@@ -38,6 +41,7 @@ struct daemon_options {
 	char *names_path;   /* the same, for libnss_q2q */
 	uint64_t port;      /* UDP, 0: any */
 	uint64_t n_workers; /* 1..DAEMON_WORKERS_MAX */
+	int tcp_port;       /* for peers without UDP: a port, or one of DAEMON_TCP_PORT_* */
 	char *user;
 	int log_level; /* enum log_level */
 	enum crypto_aead_backend aead_backend;

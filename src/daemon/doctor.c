@@ -259,6 +259,14 @@ static void explain_direct(json_t *list, const struct session_status *s,
 {
 	char remote[ENDPOINT_TEXT_BYTES];
 
+	if (s->stream) {
+		say(list,
+		    "packets go directly to %s by TCP, because no way for UDP was found: they wait "
+		    "for "
+		    "those that were lost, so a bad line is felt more",
+		    endpoint_format(&s->remote, remote));
+		return;
+	}
 	say(list, "packets go directly to %s: %s", endpoint_format(&s->remote, remote),
 	    how_found(s, pair_in_use(s, pairs, n)));
 }

@@ -8,6 +8,7 @@
 #include <fnmatch.h>
 #include <stdio.h>
 
+#define SILENT_TRIES      3 /* of a question: more than half a second without an answer */
 #define STUN_DEFAULT_PORT 3478
 #define OTHER_PORT_MIN    1024
 #define PATIENT_TRIES     3 /* after so many questions without an answer, nobody waits for it */
@@ -197,6 +198,22 @@ uint64_t gather_signature(struct daemon *d)
 		sum = sum * 31 + hash_bytes(&d->seed, &local.ip, sizeof(local.ip));
 	}
 	return sum;
+}
+
+bool gather_is_silent(const struct daemon *d)
+{
+	bool asked = false;
+
+	for (size_t i = 0; i < GATHER_TRIES_MAX; i++) {
+		const struct gather_try *t = &d->gather.tries[i];
+
+		if (!t->used || t->socket != &d->workers[0].udp.sockets[0])
+			continue;
+		if ((t->done && t->client.state == STUN_DONE) || t->client.n_sent < SILENT_TRIES)
+			return false;
+		asked = true;
+	}
+	return asked;
 }
 
 /* ---- STUN ---- */

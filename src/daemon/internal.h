@@ -20,6 +20,7 @@
  *   nat64.c       IPv4 from a network of IPv6
  *   portmap.c     the gateway's port for us
  *   lifetime.c    how far apart keepalives may be
+ *   streams.c     TCP connections with peers
  *   control.c     the control socket              commands_*.c, enroll.c  what it can do
  *   upkeep.c      now and then
  *   names.c       the socket of libnss_q2q        logring.c     the last lines of the log
@@ -370,7 +371,7 @@ int64_t links_sweep(struct daemon *d);
 void links_start_wanted(struct daemon *d);
 /* The attempt failed, as the user shall read it. */
 void links_attempt_failed(struct link *link, enum session_why why, const struct problem *problem);
-/* "direct-udp", "relay-udp", "relay-tcp", or "none". */
+/* "direct-udp", "direct-tcp", "relay-udp", "relay-tcp", or "none". */
 const char *status_path_kind(const struct session_status *s);
 /* The object of `status`. */
 json_t *links_status(struct peer *peer);
@@ -489,6 +490,8 @@ int gather_start(struct daemon *d);
 /* Would we get there through an interface that is not for this (another VPN, containers), while
  * others are reached otherwise? */
 bool gather_avoids(struct daemon *d, const struct ip_address *ip);
+/* No STUN server has answered the main socket, though each was asked more than once. */
+bool gather_is_silent(const struct daemon *d);
 void gather_stop(struct daemon *d);
 /* An address of a server: its UDP port answers STUN. */
 void gather_add_server(struct daemon *d, const struct endpoint *address);
@@ -593,6 +596,33 @@ bool portmap_is_released(const struct daemon *d);
 bool portmap_helps(const struct daemon *d);
 /* What became of it, for programs and in words. */
 json_t *portmap_json(const struct daemon *d);
+
+/* ---- TCP connections with peers ---- */
+
+#define STREAMS_MAX 256
+
+struct daemon_stream;
+
+struct streams {
+	LIST_HEAD(, daemon_stream) list;
+	struct net_listener *listener; /* NULL: nobody can connect to us */
+	uint8_t *room;                 /* to read into */
+	uint16_t last_number;
+	uint64_t n_strange; /* who came and was nobody's peer */
+	uint64_t n_dropped; /* frames without room */
+};
+
+void streams_start(struct daemon *d);
+void streams_stop(struct daemon *d);
+uint16_t streams_port(const struct daemon *d); /* 0: we do not listen */
+/* SESSION_EVENT_WANT_STREAM, _STREAM_UNUSED; a session's frames or handshake. */
+void streams_connect(struct link *link);
+void streams_close(struct daemon *d, uint16_t number);
+/* framed: each with its length in front; else a handshake, which goes as it is. */
+void streams_send(struct daemon *d, uint16_t number, bool framed, const uint8_t *data,
+		  size_t n_bytes);
+/* The link goes: closes those that are its. */
+void streams_forget(struct link *link);
 
 /* ---- control socket ---- */
 
@@ -797,6 +827,7 @@ static inline uint64_t link_now_us(const struct link *link)
 /* From a worker's thread to the control plane. 0, or it has no room now. */
 int workers_tell_event(struct link *link, const struct session_event *event);
 int workers_tell_device_lost(struct link *link);
+int workers_tell_stream(const struct session_send *send);
 int workers_tell_signal(void *route, const char *id, const void *body, size_t n_bytes, bool relay);
 void workers_tell_stun(struct udp_socket *socket, const struct endpoint *from, const uint8_t *data,
 		       size_t n_bytes);
@@ -836,6 +867,7 @@ struct daemon {
 	struct lifetime lifetime;
 	struct gather gather;
 	struct lanes_memory lanes;
+	struct streams streams;
 	struct logring log;
 
 	struct net_listener *control;

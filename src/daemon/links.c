@@ -155,6 +155,7 @@ static void on_path(struct link *link)
 		log_note("%s: now %s %s", link->peer->address.text,
 			 status.relay_udp ? "through the relay by UDP"
 			 : status.relay   ? "through the relay"
+			 : status.stream  ? "directly by TCP to"
 					  : "directly to",
 			 status.relay ? "" : endpoint_format(&status.remote, text));
 	if (status.has_path && !status.relay && !status.same_lan)
@@ -224,6 +225,12 @@ void links_on_event(struct link *link, const struct session_event *event)
 	case SESSION_EVENT_VOLLEY_DONE:
 		volley_close(link->worker, link);
 		return;
+	case SESSION_EVENT_WANT_STREAM:
+		streams_connect(link);
+		return;
+	case SESSION_EVENT_STREAM_UNUSED:
+		streams_close(link->daemon, event->stream);
+		return;
 	case SESSION_EVENT_SOCKET_UNUSED:
 		if (event->socket != 0)
 			socket_unused(link, event->socket);
@@ -280,6 +287,16 @@ static void send_by_server(struct link *link, void *route, const char *id, const
 		link->worker->n_dropped++;
 }
 
+/* By a TCP connection with the peer, which the control plane has too. */
+static void send_by_stream(struct link *link, const struct session_send *send)
+{
+	if (workers_in_control())
+		streams_send(link->daemon, send->stream, send->path_id != 0, send->data,
+			     send->n_bytes);
+	else if (workers_tell_stream(send))
+		link->worker->n_dropped++;
+}
+
 static void wait_for_udp(struct link *link)
 {
 	if (link->waits_udp)
@@ -304,7 +321,9 @@ static bool move_datagrams(struct link *link, uint64_t now_us)
 		if (!session_output(link->session, &send, now_us))
 			return moved;
 		moved = true;
-		if (send.relay)
+		if (send.stream)
+			send_by_stream(link, &send);
+		else if (send.relay)
 			send_by_server(link, send.route, send.id, send.data, send.n_bytes, true);
 		else
 			udp_send(link, &send);
@@ -448,6 +467,17 @@ static bool refuse_address(void *user, const struct ip_address *ip)
 	return refuse;
 }
 
+static bool udp_is_blocked(void *user)
+{
+	const struct link *link = user;
+	bool blocked;
+
+	workers_borrow(link->daemon);
+	blocked = gather_is_silent(link->daemon);
+	workers_return(link->daemon);
+	return blocked;
+}
+
 static void trace(void *user, const char *what, const char *from, const char *to,
 		  const char *because)
 {
@@ -474,6 +504,7 @@ static int make_session(struct link *link)
 		.verify = verify_peer,
 		.random_bytes = daemon_random,
 		.refuse = refuse_address,
+		.udp_blocked = udp_is_blocked,
 		.copy_dscp = link->daemon->options->copy_dscp,
 		.parity = link->daemon->options->parity,
 		.congestion_control = link->daemon->options->congestion_control,
@@ -521,6 +552,7 @@ static int link_make(struct daemon *d, struct peer *peer, struct identity *ident
 	upkeep_soon(d);
 	peer->link = link;
 	session_set_path_mode(link_session(link), peer->path_mode, link_now_us(link));
+	session_set_stream_port(link_session(link), streams_port(d));
 	gather_tell(d, link);
 	r = link_device_ask(link);
 	if (r) {
@@ -604,6 +636,7 @@ void links_free(struct link *link)
 		if (link->worker->udp.sockets[i].owner == link)
 			udp_close(link->worker, (uint8_t)i);
 	volley_close(link->worker, link);
+	streams_forget(link);
 	link_device_close(link);
 	net_timer_disarm(&link->timer);
 	net_soon_cancel(&link->pump);

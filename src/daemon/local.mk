@@ -39,6 +39,7 @@ src_daemon_libdaemon_la_SOURCES = \
 	src/daemon/requests.c \
 	src/daemon/serverlink.c \
 	src/daemon/status.c \
+	src/daemon/streams.c \
 	src/daemon/udp.c \
 	src/daemon/upkeep.c \
 	src/daemon/volley.c \

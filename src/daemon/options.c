@@ -18,6 +18,7 @@
 struct loaded {
 	char *state_dir, *control_path, *names_path, *user, *default_identity;
 	uint64_t port, n_workers;
+	int tcp_port;
 	int log_level;    /* index into log_levels */
 	int dscp;         /* index into dscp_rules */
 	int parity;       /* index into parity_rules */
@@ -107,6 +108,24 @@ static int set_domain_server(void *target, const char *argument, const char *val
 	return 0;
 }
 
+static int set_tcp_port(void *target, const char *argument, const char *value, char *why,
+			size_t why_bytes)
+{
+	struct loaded *loaded = target;
+	uint64_t port;
+
+	(void)argument;
+	if (strcmp(value, "off") == 0)
+		loaded->tcp_port = DAEMON_TCP_PORT_OFF;
+	else if (strcmp(value, "auto") == 0)
+		loaded->tcp_port = DAEMON_TCP_PORT_AUTO;
+	else if (parse_u64(value, UINT16_MAX, &port) == 0 && port > 0)
+		loaded->tcp_port = (int)port;
+	else
+		return refuse(why, why_bytes, "not a port, \"auto\" or \"off\"");
+	return 0;
+}
+
 #define FIELD(member) offsetof(struct loaded, member)
 /* clang-format off */
 static const struct conf_key keys[] = {
@@ -126,6 +145,7 @@ static const struct conf_key keys[] = {
 	{ .section = "network", .name = "port-mapping-lifetime", .type = CONF_UINT, .offset = FIELD(port_mapping_lifetime_s), .min = NAT_PORTMAP_LIFETIME_S_MIN, .max = NAT_PORTMAP_LIFETIME_S_MAX },
 	{ .section = "network", .name = "keepalive-min", .type = CONF_UINT, .offset = FIELD(keepalive_min), .min = 1, .max = KEEPALIVE_MAX_S },
 	{ .section = "network", .name = "keepalive-max", .type = CONF_UINT, .offset = FIELD(keepalive_max), .min = 1, .max = KEEPALIVE_MAX_S },
+	{ .section = "network", .name = "tcp-port", .type = CONF_CALL, .set = set_tcp_port },
 	{ .section = "network", .name = "exclude-interface", .type = CONF_LIST, .offset = FIELD(exclude) },
 	{ .section = "network", .name = "virtual-interfaces", .type = CONF_BOOL, .offset = FIELD(use_virtual) },
 	{ .section = "network", .name = "stun", .type = CONF_LIST, .offset = FIELD(stun), .set = check_host_port },
@@ -152,6 +172,7 @@ int daemon_options_init(struct daemon_options *options)
 		.user = strdup(DEFAULT_USER),
 		.log_level = LOG_INFO_,
 		.n_workers = 1,
+		.tcp_port = DAEMON_TCP_PORT_AUTO,
 		.parity = true,
 		.keepalive_min_s = NAT_LIFETIME_MIN_US / US_PER_S,
 		.keepalive_max_s = NAT_LIFETIME_MAX_US / US_PER_S,
@@ -202,6 +223,7 @@ static void take_over(struct daemon_options *options, struct loaded *loaded)
 	take_text(&options->default_identity, &loaded->default_identity);
 	options->port = loaded->port;
 	options->n_workers = loaded->n_workers;
+	options->tcp_port = loaded->tcp_port;
 	options->log_level = LOG_ERROR_ + loaded->log_level;
 	options->copy_dscp = loaded->dscp != 0;
 	options->parity = loaded->parity == 0;
@@ -234,6 +256,7 @@ int daemon_options_load(struct daemon_options *options, const char *path, char *
 {
 	struct loaded loaded = { .port = options->port,
 				 .n_workers = options->n_workers,
+				 .tcp_port = options->tcp_port,
 				 .log_level = options->log_level - LOG_ERROR_,
 				 .dscp = options->copy_dscp,
 				 .parity = !options->parity,

@@ -8,7 +8,7 @@ const char *status_path_kind(const struct session_status *s)
 	if (!s->has_path)
 		return "none";
 	if (!s->relay)
-		return "direct-udp";
+		return s->stream ? "direct-tcp" : "direct-udp";
 	return s->relay_udp ? "relay-udp" : "relay-tcp";
 }
 
@@ -24,7 +24,9 @@ static json_t *status_path(const struct link *link, const struct session_status 
 
 	if (s->state != SESSION_UP || !s->has_path)
 		return json_null();
-	if (!s->relay || s->relay_udp) {
+	if (s->stream) {
+		endpoint_format(&s->remote, remote);
+	} else if (!s->relay || s->relay_udp) {
 		from = udp_local_for(link->daemon, port_of(link, s->socket), &s->remote);
 		endpoint_format(&from, local);
 		endpoint_format(&s->remote, remote);
@@ -204,8 +206,8 @@ static json_t *pairs_json(struct link *link, const struct session_status *s)
 
 static const char *path_kind_text(enum ptcp_path_kind kind)
 {
-	if (kind == PTCP_PATH_DIRECT)
-		return "direct-udp";
+	if (kind <= PTCP_PATH_DIRECT_STREAM)
+		return kind == PTCP_PATH_DIRECT ? "direct-udp" : "direct-tcp";
 	return kind == PTCP_PATH_RELAY ? "relay-udp" : "relay-tcp";
 }
 

@@ -46,6 +46,7 @@ enum letter_kind {
 	/* to the control plane */
 	LETTER_EVENT,
 	LETTER_SIGNAL, /* body: what the server shall pass on */
+	LETTER_STREAM, /* body: what a TCP connection with a peer shall carry */
 	LETTER_STUN,   /* body: the datagram */
 	LETTER_DEVICE_LOST,
 	LETTER_LOG, /* body: the text */
@@ -67,6 +68,10 @@ struct letter {
 			char id[OFFER_ID_BYTES + 1];
 			bool relay;
 		} signal;
+		struct {
+			uint16_t number;
+			bool framed;
+		} stream;
 		struct {
 			struct udp_socket *socket;
 			struct endpoint from;
@@ -130,6 +135,15 @@ int workers_tell_signal(void *route, const char *id, const void *body, size_t n_
 	letter.signal.relay = relay;
 	memcpy(letter.signal.id, id, sizeof(letter.signal.id));
 	return post_to_control(&letter, body, n_bytes);
+}
+
+int workers_tell_stream(const struct session_send *send)
+{
+	struct letter letter = { .kind = LETTER_STREAM };
+
+	letter.stream.number = send->stream;
+	letter.stream.framed = send->path_id != 0;
+	return post_to_control(&letter, send->data, send->n_bytes);
 }
 
 void workers_tell_stun(struct udp_socket *socket, const struct endpoint *from, const uint8_t *data,
@@ -200,6 +214,10 @@ static void control_letter(struct daemon *d, struct letter *letter)
 	case LETTER_SIGNAL:
 		hub_signal(d, letter->signal.route, letter->signal.id, letter->body,
 			   letter->body_bytes, letter->signal.relay);
+		return;
+	case LETTER_STREAM:
+		streams_send(d, letter->stream.number, letter->stream.framed, letter->body,
+			     letter->body_bytes);
 		return;
 	case LETTER_STUN:
 		gather_input(d, letter->stun.socket, &letter->stun.from, letter->body,

@@ -426,7 +426,7 @@ void path_write_control(struct ptcp_assoc *a, struct path *p, struct build *b)
 
 static bool usable(const struct ptcp_assoc *a, const struct path *p)
 {
-	return p->state == PTCP_PATH_UP && (p->kind == PTCP_PATH_DIRECT || a->relay_allowed);
+	return p->state == PTCP_PATH_UP && (p->kind <= PTCP_PATH_DIRECT_STREAM || a->relay_allowed);
 }
 
 /* A challenge had its time, and nothing else came either: not dead yet, but nothing to rely on. */

@@ -95,8 +95,9 @@ const char *ptcp_close_code_name(uint64_t code);
 /* In order of preference. */
 enum ptcp_path_kind {
 	PTCP_PATH_DIRECT,
+	PTCP_PATH_DIRECT_STREAM, /* a byte stream to the peer: it never loses, and it queues */
 	PTCP_PATH_RELAY,        /* a relay of datagrams */
-	PTCP_PATH_RELAY_STREAM, /* through a byte stream: it never loses, and it queues */
+	PTCP_PATH_RELAY_STREAM, /* such a stream through a relay */
 	PTCP_PATH_KIND_COUNT,
 };
 

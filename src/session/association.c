@@ -79,6 +79,7 @@ void session_drop_association(struct session *s)
 	s->active_path_id = PTCP_PATH_NONE;
 	s->close_deadline_us = NEVER_US;
 	session_paths_clear(s);
+	session_streams_drop(s, 0);
 }
 
 int session_start_association(struct session *s, uint64_t now_us)
@@ -200,8 +201,8 @@ static void on_pong(struct session *s, const struct ptcp_event *event)
 
 	out.pong.id = event->pong.id;
 	out.pong.rtt_us = event->pong.rtt_us;
-	out.pong.relay = path && path->kind != PTCP_PATH_DIRECT;
-	if (path && path->kind == PTCP_PATH_DIRECT) {
+	out.pong.relay = path && path->kind > PTCP_PATH_DIRECT_STREAM;
+	if (path && path->kind <= PTCP_PATH_DIRECT_STREAM) {
 		out.pong.socket = path->socket;
 		out.pong.remote = path->remote;
 	}
@@ -245,6 +246,7 @@ static void on_path_down(struct session *s, uint32_t id, uint64_t now_us)
 		tell_if_idle(s, path, now_us);
 	if (path && path->kind == PTCP_PATH_DIRECT && s->nat)
 		nat_agent_path_lost(s->nat, path->socket, &path->remote, now_us);
+	session_streams_path(s, now_us);
 }
 
 static void on_ptcp_event(struct session *s, const struct ptcp_event *event, uint64_t now_us)
@@ -268,6 +270,7 @@ static void on_ptcp_event(struct session *s, const struct ptcp_event *event, uin
 		s->active_path_id = event->path.id;
 		session_event_push(s, &out);
 		session_channel_check(s, now_us);
+		session_streams_path(s, now_us);
 		session_dispatch(s, INPUT_PATH, NULL, now_us);
 		return;
 	case PTCP_EVENT_ALL_PATHS_DOWN:

@@ -15,7 +15,7 @@ static bool is_direct(struct session *s)
 {
 	const struct path *p = session_path_by_id(s, s->active_path_id);
 
-	return p && p->kind == PTCP_PATH_DIRECT;
+	return p && p->kind <= PTCP_PATH_DIRECT_STREAM;
 }
 
 static bool is_wanted(const struct session *s)

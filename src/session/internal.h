@@ -7,6 +7,7 @@
  *   paths.c       path ids, datagrams in and out, the relay by TLS
  *   channel.c     the relay by UDP
  *   packets.c     packets of the device
+ *   streams.c     direct paths by TCP; stream.c: one such connection
  */
 #ifndef SESSION_INTERNAL_H
 #define SESSION_INTERNAL_H
@@ -14,6 +15,7 @@
 #include "q2q/q2q.h"
 #include "session/session.h"
 #include "session/keys.h"
+#include "session/stream.h"
 
 enum {
 	PATHS_MAX = 32,
@@ -57,6 +59,7 @@ struct path {
 	enum ptcp_path_kind kind;
 	bool same_lan;
 	uint8_t socket;
+	uint16_t stream; /* DIRECT_STREAM: the caller's number of it */
 	struct endpoint remote;
 };
 
@@ -75,6 +78,33 @@ struct channel {
 	unsigned n_tries; /* BINDs since the last answer */
 	uint64_t bind_us; /* when the next is due */
 	uint8_t bind[Q2Q_CHANNEL_BIND_BYTES];
+};
+
+struct stream_slot {
+	bool used;
+	uint16_t number;
+	uint32_t path_id; /* once it is open */
+	struct endpoint remote;
+	uint64_t deadline_us; /* until then it is authenticated, or of use */
+	struct stream st;
+};
+
+#define STREAM_SEEN_MAX 16
+
+/* Direct paths by TCP. */
+struct streams {
+	uint16_t port; /* ours; 0: nobody can connect to us */
+	bool has_key, requester;
+	uint8_t key[STREAM_KEY_BYTES];
+	uint8_t own_tag[SESSION_STREAM_TAG_BYTES], their_tag[SESSION_STREAM_TAG_BYTES];
+	struct endpoint targets[OFFER_STREAMS_MAX]; /* the peer's */
+	size_t n_targets;
+	uint64_t connect_us;  /* when to connect there; NEVER_US: no need */
+	uint64_t wait_udp_us; /* until then UDP may still do it */
+	unsigned n_tries;
+	uint8_t seen[STREAM_SEEN_MAX][STREAM_NONCE_BYTES]; /* hellos, the last ones */
+	size_t n_seen;
+	struct stream_slot slots[SESSION_STREAMS_MAX];
 };
 
 struct socket_info {
@@ -147,6 +177,7 @@ struct session {
 	struct path paths[PATHS_MAX];
 	uint32_t next_path_id, active_path_id;
 	struct channel channel;
+	struct streams streams;
 
 	STAILQ_HEAD(, signal) signals;
 	unsigned n_signals;
@@ -219,6 +250,23 @@ void session_paths_clear(struct session *s);
 /* The keepalive of a path that ptcp has now. */
 void session_path_set_keepalive(struct session *s, const struct path *p);
 void session_paths_drop_direct(struct session *s, uint64_t now_us);
+
+/* streams.c */
+/* A rendezvous opened: its keys, and no targets yet. */
+int session_streams_open(struct session *s, uint64_t now_us);
+void session_streams_drop(struct session *s, uint64_t now_us); /* the connections */
+void session_streams_fini(struct session *s);
+void session_streams_replan(struct session *s, uint64_t now_us); /* network or mode changed */
+/* What the peer's hello calls us; NULL: we take none. */
+const uint8_t *session_streams_tag(const struct session *s);
+void session_streams_tell(const struct session *s, struct offer *offer);
+void session_streams_told(struct session *s, const struct offer *offer, uint64_t now_us);
+void session_streams_tick(struct session *s, uint64_t now_us);
+uint64_t session_streams_deadline_us(const struct session *s);
+/* The path in use may be another one. */
+void session_streams_path(struct session *s, uint64_t now_us);
+/* The handshake of one. */
+bool session_streams_output(struct session *s, struct session_send *send);
 
 /* channel.c */
 /* A rendezvous opened: a channel may be asked for. */

@@ -59,6 +59,11 @@ int keys_probe(const struct keys_rendezvous *rendezvous, uint8_t out[static KEYS
 	return rendezvous_derive("q2q-tun probe v1", rendezvous, out, KEYS_PROBE_BYTES);
 }
 
+int keys_stream(const struct keys_rendezvous *rendezvous, uint8_t out[static KEYS_STREAM_BYTES])
+{
+	return rendezvous_derive("q2q-tun stream v1", rendezvous, out, KEYS_STREAM_BYTES);
+}
+
 static int aead_from(enum crypto_aead_kind kind, const uint8_t keyiv[static KEYIV_BYTES],
 		     struct crypto_aead **ret_aead)
 {

@@ -15,6 +15,7 @@
 
 #define KEYS_SHARE_BYTES 32
 #define KEYS_PROBE_BYTES 32
+#define KEYS_STREAM_BYTES (32 + 2 * 8)
 #define KEYS_ID_BYTES    32 /* of a rendezvous, hex digits */
 #define KEYS_TAG_BYTES   16
 
@@ -27,6 +28,9 @@ struct keys_rendezvous {
 
 /* 0, -ENOMEM, -EIO. */
 int keys_probe(const struct keys_rendezvous *rendezvous, uint8_t out[static KEYS_PROBE_BYTES]);
+/* Key of the TCP connections between the two, then the tags that the requester and the listener
+ * are called by there. */
+int keys_stream(const struct keys_rendezvous *rendezvous, uint8_t out[static KEYS_STREAM_BYTES]);
 
 struct keys_config {
 	enum ptcp_role role; /* the requester is the PTCP client */

@@ -13,4 +13,7 @@ src_session_libsession_la_SOURCES = \
 	src/session/rendezvous.c \
 	src/session/session.c \
 	src/session/states.c \
+	src/session/stream.c \
+	src/session/stream.h \
+	src/session/streams.c \
 	src/session/vip.c

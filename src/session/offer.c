@@ -17,6 +17,7 @@ enum field {
 	FIELD_DEVICE,
 	FIELD_CANDIDATES,
 	FIELD_ABOUT,
+	FIELD_STREAMS,
 	FIELD_COUNT,
 };
 
@@ -25,6 +26,45 @@ static void put(struct writer *w, enum field type, const void *data, size_t n_by
 	writer_u8(w, (uint8_t)type);
 	writer_u16(w, (uint16_t)n_bytes);
 	writer_bytes(w, data, n_bytes);
+}
+
+/* family u8, port u16, address of 4 or 16 bytes each */
+static void put_streams(struct writer *w, const struct offer *offer)
+{
+	uint8_t all[OFFER_STREAMS_MAX * (1 + 2 + 16)];
+	struct writer list = writer_over(all, sizeof(all));
+
+	for (size_t i = 0; i < offer->n_streams; i++) {
+		const struct endpoint *e = &offer->streams[i];
+		const bool ipv6 = e->ip.family == FAMILY_IPV6;
+
+		writer_u8(&list, ipv6 ? 6 : 4);
+		writer_u16(&list, e->port);
+		writer_bytes(&list, e->ip.bytes, ipv6 ? 16 : 4);
+	}
+	put(w, FIELD_STREAMS, all, list.used_bytes);
+}
+
+/* More than we keep are skipped. */
+static bool take_streams(struct reader *value, struct offer *o)
+{
+	while (value->left_bytes > 0) {
+		const uint8_t family = reader_u8(value);
+		const uint16_t port = reader_u16(value);
+		const size_t ip_bytes = family == 6 ? 16 : 4;
+		const uint8_t *ip = reader_bytes(value, ip_bytes);
+		struct endpoint *e = &o->streams[o->n_streams];
+
+		if ((family != 4 && family != 6) || port == 0 || !ip)
+			return false;
+		if (o->n_streams == OFFER_STREAMS_MAX)
+			continue;
+		e->ip.family = family == 6 ? FAMILY_IPV6 : FAMILY_IPV4;
+		memcpy(e->ip.bytes, ip, ip_bytes);
+		e->port = port;
+		o->n_streams++;
+	}
+	return true;
 }
 
 size_t offer_encode(const struct offer *offer, uint8_t *out, size_t out_bytes)
@@ -53,6 +93,8 @@ size_t offer_encode(const struct offer *offer, uint8_t *out, size_t out_bytes)
 		put(&w, FIELD_CANDIDATES, offer->candidates, offer->candidates_bytes);
 	if (*offer->about)
 		put(&w, FIELD_ABOUT, offer->about, strlen(offer->about));
+	if (offer->n_streams)
+		put_streams(&w, offer);
 	return w.failed ? 0 : w.used_bytes;
 }
 
@@ -99,6 +141,8 @@ static bool take(enum field type, struct reader *value, struct offer *o)
 		o->candidates_bytes = n_bytes;
 		return n_bytes <= sizeof(o->candidates) &&
 		       reader_copy(value, o->candidates, n_bytes);
+	case FIELD_STREAMS:
+		return take_streams(value, o);
 	default:
 		reader_bytes(value, n_bytes);
 		return true;

@@ -130,8 +130,8 @@ int session_relay(struct session *s, const char *id, uint8_t *body, size_t n_byt
 	return result;
 }
 
-/* Frames what is left of the relay batch, as much as fits into one body. */
-static void relay_frame(struct session *s, struct session_send *send)
+/* Frames what is left of the batch for a byte stream, as much as fits into one body. */
+static void relay_frame(struct session *s, const struct path *p, struct session_send *send)
 {
 	struct writer w = writer_over(s->scratch->relay, SESSION_RELAY_BYTES_MAX);
 	const struct ptcp_batch *b = &s->relay_batch;
@@ -146,7 +146,9 @@ static void relay_frame(struct session *s, struct session_send *send)
 		s->relay_taken += size;
 	}
 	*send = (struct session_send){
-		.relay = true,
+		.relay = p->kind == PTCP_PATH_RELAY_STREAM,
+		.stream = p->stream,
+		.path_id = p->id,
 		.route = s->open.route,
 		.data = s->scratch->relay,
 		.n_bytes = w.used_bytes,
@@ -185,14 +187,14 @@ static bool relay_fill(struct session *s, struct session_send *send)
 {
 	const struct path *p = session_path_by_id(s, s->relay_batch.path_id);
 
-	if (!p || s->open.phase != RENDEZVOUS_OPEN) {
+	if (!p || (p->kind != PTCP_PATH_DIRECT_STREAM && s->open.phase != RENDEZVOUS_OPEN)) {
 		session_relay_forget(s);
 		return false;
 	}
 	if (p->kind == PTCP_PATH_RELAY)
 		session_channel_wrap(s, &s->relay_batch, send);
 	else
-		relay_frame(s, send);
+		relay_frame(s, p, send);
 	relay_keep(s);
 	return true;
 }
@@ -359,7 +361,8 @@ bool session_output(struct session *s, struct session_send *ret_send, uint64_t n
 
 	if (s->relay_taken < s->relay_batch.used_bytes && relay_fill(s, ret_send))
 		return true;
-	if (output_nat(s, ret_send, now_us) || session_channel_bind(s, ret_send, now_us))
+	if (output_nat(s, ret_send, now_us) || session_channel_bind(s, ret_send, now_us) ||
+	    session_streams_output(s, ret_send))
 		return true;
 	while (s->assoc && ptcp_output(s->assoc, &batch, now_us)) {
 		p = session_path_by_id(s, batch.path_id);

@@ -201,6 +201,7 @@ void rendezvous_trickle(struct session *s, uint64_t now_us)
 		return;
 	offer.candidates_bytes =
 		nat_agent_encode(s->nat, offer.candidates, sizeof(offer.candidates), now_us);
+	session_streams_tell(s, &offer);
 	if (offer.candidates_bytes)
 		send_offer(s, &offer);
 }
@@ -306,6 +307,8 @@ static int open_pending(struct session *s, bool keep, uint64_t now_us)
 	/* A moment for a path to come up over this one, before a stalled link asks again. */
 	s->retry_us = now_us + OPEN_GRACE_US;
 	r = rendezvous_make_agent(s, now_us);
+	if (!r)
+		r = session_streams_open(s, now_us);
 	if (r)
 		return r;
 	if (keep) {
@@ -409,6 +412,7 @@ int session_answer(struct session *s, const struct session_answer *answer, uint6
 		own.candidates_bytes =
 			nat_agent_encode(s->nat, own.candidates, sizeof(own.candidates), now_us);
 	if (!r) {
+		session_streams_tell(s, &own);
 		s->open.told_us = now_us;
 		r = send_offer(s, &own);
 	}
@@ -509,6 +513,8 @@ static int input_first(struct session *s, const void *body, size_t n_bytes, uint
 	take_offer(s, &s->pending, &theirs);
 	r = open_pending(s, keep, now_us);
 	learn_signal_delay(s, now_us);
+	if (!r)
+		session_streams_told(s, &theirs, now_us);
 	if (!r && s->nat && theirs.candidates_bytes)
 		nat_agent_input_list(s->nat, theirs.candidates, theirs.candidates_bytes, now_us);
 	secret_wipe(&theirs, sizeof(theirs));
@@ -524,6 +530,7 @@ static int input_trickle(struct session *s, const void *body, size_t n_bytes, ui
 	if (open_offer(s, &s->open, body, n_bytes, &theirs))
 		return -EBADMSG;
 	learn_signal_delay(s, now_us);
+	session_streams_told(s, &theirs, now_us);
 	if (s->nat && theirs.candidates_bytes)
 		nat_agent_input_list(s->nat, theirs.candidates, theirs.candidates_bytes, now_us);
 	return 0;

@@ -67,6 +67,7 @@ int session_new(const struct session_config *config, uint64_t now_us, struct ses
 	s->next_path_id = 1;
 	STAILQ_INIT(&s->signals);
 	session_channel_clear(s);
+	s->streams.connect_us = NEVER_US;
 	s->own_scratch = config->scratch ? NULL : session_scratch_new();
 	s->scratch = config->scratch ? config->scratch : s->own_scratch;
 	s->events = malloc(EVENTS_FIRST * sizeof(*s->events));
@@ -90,6 +91,7 @@ void session_free(struct session *s)
 		return;
 	session_drop_association(s);
 	nat_agent_free(s->nat);
+	session_streams_fini(s);
 	session_channel_clear(s);
 	rendezvous_clear(&s->open);
 	rendezvous_clear(&s->pending);
@@ -148,6 +150,7 @@ void session_set_path_mode(struct session *s, enum session_path_mode mode, uint6
 	if (mode == SESSION_PATH_RELAY)
 		session_paths_drop_direct(s, now_us);
 	session_channel_check(s, now_us);
+	session_streams_replan(s, now_us);
 	if (s->open.phase == RENDEZVOUS_OPEN && !rendezvous_make_agent(s, now_us))
 		rendezvous_trickle(s, now_us);
 	session_pull(s, now_us);
@@ -258,6 +261,7 @@ void session_network_changed(struct session *s, uint64_t now_us)
 	if (s->nat)
 		nat_agent_restart(s->nat, now_us);
 	session_channel_check(s, now_us);
+	session_streams_replan(s, now_us);
 	session_wake(s, now_us);
 	session_pull(s, now_us);
 }
@@ -277,6 +281,7 @@ uint64_t session_deadline_us(const struct session *s)
 	if (session_needs_rendezvous(s))
 		due_us = min_u64(due_us, s->retry_us);
 	due_us = min_u64(due_us, session_channel_deadline_us(s));
+	due_us = min_u64(due_us, session_streams_deadline_us(s));
 	return due_us;
 }
 
@@ -287,6 +292,7 @@ void session_tick(struct session *s, uint64_t now_us)
 	if (s->nat)
 		nat_agent_tick(s->nat, now_us);
 	session_channel_tick(s, now_us);
+	session_streams_tick(s, now_us);
 	session_pull(s, now_us);
 	if (now_us >= s->close_deadline_us)
 		session_finish_close(s, now_us);
@@ -336,6 +342,9 @@ size_t session_names(const struct session *s, struct session_name ret_names[SESS
 			name_of(SESSION_NAME_TAG, nat_agent_local_tag(s->nat), NAT_TAG_BYTES);
 	if (session_has_channel(s))
 		ret_names[n++] = name_of(SESSION_NAME_CHANNEL, s->channel.name, Q2Q_CHANNEL_BYTES);
+	if (session_streams_tag(s))
+		ret_names[n++] = name_of(SESSION_NAME_STREAM, session_streams_tag(s),
+					 SESSION_STREAM_TAG_BYTES);
 	if (s->pending.phase == RENDEZVOUS_ANSWERED)
 		ret_names[n++] = name_of(SESSION_NAME_ID, s->pending.id, OFFER_ID_BYTES);
 	if (s->open.phase == RENDEZVOUS_OPEN)
@@ -362,7 +371,8 @@ static void status_path(const struct session *s, struct session_status *out)
 	for (size_t i = 0; i < PATHS_MAX; i++)
 		if (s->paths[i].id && s->paths[i].id == s->active_path_id) {
 			out->has_path = true;
-			out->relay = s->paths[i].kind != PTCP_PATH_DIRECT;
+			out->relay = s->paths[i].kind > PTCP_PATH_DIRECT_STREAM;
+			out->stream = s->paths[i].kind == PTCP_PATH_DIRECT_STREAM;
 			out->relay_udp = s->paths[i].kind == PTCP_PATH_RELAY;
 			out->same_lan = s->paths[i].same_lan;
 			out->socket = s->paths[i].socket;

@@ -56,6 +56,7 @@ enum {
 	OFFER_NAME_BYTES = 64,
 	OFFER_ABOUT_BYTES = 120,
 	OFFER_PLAIN_BYTES_MAX = 2048,
+	OFFER_STREAMS_MAX = 8,
 };
 
 /* Bits of an offer's features: what its sender understands. A feature is used if both do. */
@@ -77,6 +78,8 @@ struct offer {
 	char about[OFFER_ABOUT_BYTES + 1];      /* program, version, system: printable; or "" */
 	uint8_t candidates[NAT_LIST_BYTES_MAX]; /* of nat_agent_encode() */
 	size_t candidates_bytes;
+	struct endpoint streams[OFFER_STREAMS_MAX]; /* where its sender listens by TCP */
+	size_t n_streams;
 };
 /* The size, or 0 if it does not fit. */
 size_t offer_encode(const struct offer *offer, uint8_t *out, size_t out_bytes);
@@ -156,6 +159,9 @@ enum {
 	SESSION_SIGNAL_BYTES_MAX = 4096,
 	SESSION_RELAY_BYTES_MAX = 60000, /* one relayed body */
 	SESSION_WHY_BYTES = 256,
+	SESSION_STREAMS_MAX = 4, /* TCP connections with the peer, those in their handshake included */
+	SESSION_STREAM_TAG_BYTES = 8,
+	SESSION_STREAM_HELLO_BYTES = 1 + SESSION_STREAM_TAG_BYTES + 16 + 16,
 };
 
 /*
@@ -179,6 +185,8 @@ struct session_config {
 	int (*verify)(void *user, struct crypto_cert *cert);
 	int (*random_bytes)(void *user, void *out, size_t n_bytes); /* 0 or a fault */
 	bool (*refuse)(void *user, const struct ip_address *ip);    /* as nat_config; may be NULL */
+	/* True: no datagram gets out of this network, as far as is known; may be NULL. */
+	bool (*udp_blocked)(void *user);
 	void (*trace)(void *user, const char *what, const char *from, const char *to,
 		      const char *because); /* may be NULL; must not call back */
 	void *user;
@@ -234,6 +242,29 @@ void session_clear_local(struct session *s);
 void session_gathered(struct session *s, uint64_t now_us);
 /* Call it when sockets and candidates are as the new network wants them. */
 void session_network_changed(struct session *s, uint64_t now_us);
+
+/* ---- TCP connections with the peer ----
+ *
+ * They are the caller's, who numbers them, from 1. A stranger's gets no byte: the caller reads
+ * SESSION_STREAM_HELLO_BYTES of one that it accepted, finds the session by bytes 1..8, and closes it if
+ * there is none or session_stream_accepted() fails.
+ */
+
+/* Where we accept them; 0: nowhere. Told to the peer with the addresses of our interfaces. */
+void session_set_stream_port(struct session *s, uint16_t port);
+/* Where to connect to. The number written. */
+size_t session_stream_targets(struct session *s, struct endpoint *ret_list, size_t max);
+/* 0; else close it: -ENOTCONN, -ENOBUFS, -EBADMSG, -ENOMEM. */
+int session_stream_connected(struct session *s, uint16_t number, const struct endpoint *remote,
+			     uint64_t now_us);
+int session_stream_accepted(struct session *s, uint16_t number, const struct endpoint *remote,
+			    const uint8_t hello[static SESSION_STREAM_HELLO_BYTES],
+			    uint64_t now_us);
+/* Bytes that came, decrypted in place. Negative: close it, it is forgotten here. */
+int session_stream_input(struct session *s, uint16_t number, uint8_t *data, size_t n_bytes,
+			 uint64_t now_us);
+/* It has ended. */
+void session_stream_closed(struct session *s, uint16_t number, uint64_t now_us);
 
 /* ---- rendezvous ---- */
 
@@ -294,15 +325,16 @@ void session_route_lost(struct session *s, const void *route, uint64_t now_us);
 
 /*
  * What datagrams and signals call a session by, for the caller's index: the connection id of a PTCP
- * packet, the tag of a probe, the name of a relay channel (bytes 1..8 of each), the id of a
- * rendezvous. They may change with any input.
+ * packet, the tag of a probe or of a TCP connection's hello, the name of a relay channel (bytes 1..8
+ * of each), the id of a rendezvous. They may change with any input.
  */
 enum session_name_kind {
 	SESSION_NAME_CID = 1,
 	SESSION_NAME_TAG,
 	SESSION_NAME_CHANNEL,
 	SESSION_NAME_ID,
-	SESSION_NAMES_MAX = 5,
+	SESSION_NAME_STREAM,
+	SESSION_NAMES_MAX = 6,
 };
 struct session_name {
 	uint8_t kind;
@@ -330,6 +362,10 @@ int session_input(struct session *s, uint8_t socket, const struct endpoint *from
 
 struct session_send {
 	bool relay;
+	/* A TCP connection of this number; 0: not by one. The data is frames, each a length u16 and so
+	 * many bytes, or, of a connection that has sent none yet, its handshake. What finds no room is
+	 * dropped, frame by frame. */
+	uint16_t stream;
 	/* UDP */
 	uint8_t socket;
 	struct endpoint to;
@@ -384,6 +420,8 @@ enum session_event_type {
 	SESSION_EVENT_CHANNEL,       /* send `q2q-tun-channel` with channel.id by channel.route */
 	SESSION_EVENT_CONN,          /* conn */
 	SESSION_EVENT_IDLE_LOST,     /* a direct path that rested is dead: family */
+	SESSION_EVENT_WANT_STREAM,   /* connect by TCP to session_stream_targets() */
+	SESSION_EVENT_STREAM_UNUSED, /* close the TCP connection `stream` */
 	SESSION_EVENT_TYPE_COUNT,
 };
 
@@ -402,6 +440,7 @@ struct session_event {
 			struct endpoint remote;
 		} pong;
 		uint8_t socket;
+		uint16_t stream;
 		unsigned n_sockets;
 		enum address_family family;
 		struct {
@@ -434,6 +473,7 @@ struct session_status {
 	/* the path in use */
 	bool has_path, same_lan;
 	bool relay, relay_udp; /* relay_udp: by a channel, not by the server's TLS connection */
+	bool stream;           /* direct, by TCP */
 	uint8_t socket;
 	struct endpoint remote;
 	uint64_t rtt_us;

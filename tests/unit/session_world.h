@@ -24,6 +24,7 @@ enum item_kind {
 	ITEM_RELAY,
 	ITEM_CHANNEL,
 	ITEM_UDP,
+	ITEM_STREAM,
 };
 
 struct item {
@@ -33,6 +34,7 @@ struct item {
 	char id[OFFER_ID_BYTES + 1], request[OFFER_ID_BYTES + 1];
 	enum session_why why;
 	struct endpoint from, dst;
+	unsigned wire;
 	uint8_t *data;
 	size_t n_bytes;
 	TAILQ_ENTRY(item) entry;
@@ -60,6 +62,14 @@ struct end {
 	uint8_t channel[Q2Q_CHANNEL_BYTES], channel_key[Q2Q_CHANNEL_KEY_BYTES];
 	uint64_t bind_counter;
 	unsigned n_binds;
+	bool udp_blocked; /* and it knows */
+};
+
+/* A TCP connection; each end has a number for it, 0: not (any more). */
+struct wire {
+	uint16_t number[2];
+	uint8_t hello[SESSION_STREAM_HELLO_BYTES];
+	size_t hello_bytes;
 };
 
 struct world {
@@ -71,6 +81,10 @@ struct world {
 	struct endpoint server;
 	unsigned n_channel_data;
 	uint64_t udp_delay_us, server_delay_us;
+	bool tcp_works;
+	size_t tcp_step; /* bytes that arrive at a time; 0: as they were sent */
+	struct wire wires[64];
+	unsigned n_wires;
 	int route; /* its address is the route of both */
 	TAILQ_HEAD(, item) items;
 	unsigned n_items, n_relayed, n_udp;
@@ -153,6 +167,11 @@ static void trace(void *user, const char *what, const char *from, const char *to
 			from ? from : "-", to ? to : "-", because ? because : "-");
 }
 
+static bool udp_blocked(void *user)
+{
+	return ((struct end *)user)->udp_blocked;
+}
+
 static void end_start(struct world *w, int i)
 {
 	struct end *e = &w->end[i];
@@ -165,6 +184,7 @@ static void end_start(struct world *w, int i)
 		.verify = verify,
 		.random_bytes = fake_random,
 		.refuse = refuse_own,
+		.udp_blocked = udp_blocked,
 		.trace = trace,
 		.user = e,
 	};
@@ -318,6 +338,92 @@ static void server_udp(struct world *w, int i, const struct item *item)
 	session_channel_input(other->s, &w->server, item->data, item->n_bytes, w->now_us);
 }
 
+/* ---- TCP ---- */
+
+#define STREAM_PORT 4443
+
+static void cut(struct world *w, unsigned wire)
+{
+	for (int i = 0; i < 2; i++) {
+		const uint16_t number = w->wires[wire].number[i];
+
+		w->wires[wire].number[i] = 0;
+		if (number)
+			session_stream_closed(w->end[i].s, number, w->now_us);
+	}
+}
+
+/* As the daemon: the first bytes of one that was accepted say whose it is. */
+static void stream_arrives(struct world *w, int to, unsigned n, uint8_t *data, size_t n_bytes)
+{
+	struct wire *wire = &w->wires[n];
+	struct end *e = &w->end[to];
+
+	if (wire->number[to] == 0 && wire->hello_bytes < sizeof(wire->hello)) {
+		const size_t taken = min_size(n_bytes, sizeof(wire->hello) - wire->hello_bytes);
+
+		memcpy(wire->hello + wire->hello_bytes, data, taken);
+		wire->hello_bytes += taken;
+		data += taken;
+		n_bytes -= taken;
+		if (wire->hello_bytes < sizeof(wire->hello))
+			return;
+		wire->number[to] = (uint16_t)(n + 1);
+		if (session_stream_accepted(e->s, wire->number[to], &w->end[!to].at, wire->hello,
+					    w->now_us)) {
+			wire->number[to] = 0;
+			cut(w, n);
+			return;
+		}
+	}
+	if (wire->number[to] && n_bytes > 0 &&
+	    session_stream_input(e->s, wire->number[to], data, n_bytes, w->now_us) < 0) {
+		wire->number[to] = 0;
+		cut(w, n);
+	}
+}
+
+static void connect_streams(struct world *w, int i)
+{
+	struct endpoint targets[SESSION_STREAMS_MAX];
+	const size_t n = session_stream_targets(w->end[i].s, targets, ARRAY_SIZE(targets));
+	struct wire *wire = &w->wires[w->n_wires];
+
+	for (size_t k = 0; k < n; k++) {
+		if (!w->tcp_works || targets[k].port != STREAM_PORT ||
+		    !ip_equal(&targets[k].ip, &w->end[!i].at.ip))
+			continue;
+		assert_true(w->n_wires < ARRAY_SIZE(w->wires));
+		wire->number[i] = (uint16_t)++w->n_wires;
+		if (session_stream_connected(w->end[i].s, wire->number[i], &targets[k], w->now_us))
+			wire->number[i] = 0;
+		return;
+	}
+}
+
+static void send_stream(struct world *w, int i, const struct session_send *send)
+{
+	const size_t step = w->tcp_step ? w->tcp_step : send->n_bytes;
+
+	for (unsigned n = 0; n < w->n_wires; n++) {
+		if (w->wires[n].number[i] != send->stream)
+			continue;
+		for (size_t at = 0; at < send->n_bytes; at += step)
+			item_new(w, ITEM_STREAM, !i, w->udp_delay_us, send->data + at,
+				 min_size(step, send->n_bytes - at))
+				->wire = n;
+	}
+}
+
+static void close_stream(struct world *w, int i, uint16_t number)
+{
+	for (unsigned n = 0; n < w->n_wires; n++)
+		if (w->wires[n].number[i] == number) {
+			w->wires[n].number[i] = 0;
+			cut(w, n);
+		}
+}
+
 static void deliver(struct world *w, struct item *item)
 {
 	struct end *to = &w->end[item->to];
@@ -349,6 +455,9 @@ static void deliver(struct world *w, struct item *item)
 		break;
 	case ITEM_CHANNEL:
 		give_channel(w, item);
+		break;
+	case ITEM_STREAM:
+		stream_arrives(w, item->to, item->wire, item->data, item->n_bytes);
 		break;
 	case ITEM_UDP:
 		if (endpoint_equal(&item->dst, &w->server)) {
@@ -398,6 +507,12 @@ static void pump_events(struct world *w, int i)
 			item = item_new(w, ITEM_CHANNEL, i, 2 * w->server_delay_us, NULL, 0);
 			memcpy(item->id, event.channel.id, sizeof(item->id));
 			break;
+		case SESSION_EVENT_WANT_STREAM:
+			connect_streams(w, i);
+			break;
+		case SESSION_EVENT_STREAM_UNUSED:
+			close_stream(w, i, event.stream);
+			break;
 		case SESSION_EVENT_PONG:
 			e->n_pongs++;
 			e->pong_relay = event.pong.relay;
@@ -443,7 +558,9 @@ static void pump(struct world *w, int i)
 		memcpy(item->id, signal.id, sizeof(item->id));
 	}
 	while (session_output(e->s, &send, w->now_us)) {
-		if (!send.relay) {
+		if (send.stream) {
+			send_stream(w, i, &send);
+		} else if (!send.relay) {
 			send_udp(w, i, &send);
 		} else if (e->online) {
 			item = item_new(w, ITEM_RELAY, !i, w->server_delay_us, send.data,

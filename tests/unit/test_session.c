@@ -69,6 +69,179 @@ static void without_udp_it_works_through_the_relay(void **state)
 	world_fini(&w);
 }
 
+/* ---- directly, by TCP ---- */
+
+static void world_init_tcp(struct world *w)
+{
+	world_init(w);
+	w->udp_works = w->server_udp_works = false;
+	w->tcp_works = true;
+	for (int i = 0; i < 2; i++)
+		session_set_stream_port(w->end[i].s, STREAM_PORT);
+}
+
+static bool is_by_tcp(const struct end *e)
+{
+	struct session_status status;
+
+	session_get_status(e->s, &status);
+	return status.has_path && status.stream && !status.relay;
+}
+
+static bool both_by_tcp(struct world *w)
+{
+	return is_by_tcp(&w->end[0]) && is_by_tcp(&w->end[1]);
+}
+
+static bool neither_by_tcp(struct world *w)
+{
+	return !is_by_tcp(&w->end[0]) && !is_by_tcp(&w->end[1]);
+}
+
+static void without_udp_a_peer_that_listens_is_reached_by_tcp(void **state)
+{
+	const struct tun_addresses a = addresses_of("alice@a.test", "bob@a.test");
+	static const size_t steps[] = { 0, 1, 7, 1000 };
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(steps); i++) {
+		struct world w;
+
+		world_init_tcp(&w);
+		w.tcp_step = steps[i] > 1 ? steps[i] : 0; /* byte by byte: the handshake alone */
+		bring_up(&w);
+		/* UDP has its time first, and the peer is up by then. */
+		assert_false(run_for(&w, 2 * US_PER_S, both_by_tcp));
+		assert_int_equal(w.n_wires, 0);
+		w.tcp_step = steps[i];
+		assert_true(run_for(&w, 5 * US_PER_S, both_by_tcp));
+		assert_int_equal(w.n_wires, 1); /* not one of each */
+		if (steps[i] == 1)
+			w.tcp_step = 0;
+		w.n_relayed = 0;
+		assert_int_equal(session_ping(w.end[1].s, 7, w.now_us), 0);
+		for (unsigned n = 0; n < 20; n++) {
+			assert_int_equal(send_packet(&w, 0, &a, (uint8_t)n), 0);
+			run_for(&w, 20 * MS, NULL);
+		}
+		run_for(&w, US_PER_S, NULL);
+		assert_int_equal(w.end[1].n_pongs, 1);
+		assert_false(w.end[1].pong_relay);
+		assert_int_equal(w.end[1].n_frames, 20);
+		assert_int_equal(w.n_relayed, 0);
+		world_fini(&w);
+	}
+}
+
+static void where_udp_is_known_to_be_blocked_tcp_does_not_wait(void **state)
+{
+	struct world w;
+
+	(void)state;
+	world_init_tcp(&w);
+	w.end[0].udp_blocked = true;
+	bring_up(&w);
+	assert_true(run_for(&w, US_PER_S, both_by_tcp));
+	world_fini(&w);
+}
+
+static void where_udp_works_nobody_connects_by_tcp(void **state)
+{
+	struct world w;
+
+	(void)state;
+	world_init_tcp(&w);
+	w.udp_works = true;
+	bring_up(&w);
+	run_for(&w, 30 * US_PER_S, NULL);
+	assert_true(both_direct(&w));
+	assert_int_equal(w.n_wires, 0);
+	world_fini(&w);
+}
+
+static void a_connection_that_ends_is_replaced_by_the_relay_then_by_another(void **state)
+{
+	struct world w;
+
+	(void)state;
+	world_init_tcp(&w);
+	bring_up(&w);
+	assert_true(run_for(&w, 8 * US_PER_S, both_by_tcp));
+	w.tcp_works = false;
+	cut(&w, 0);
+	assert_true(run_for(&w, 2 * US_PER_S, neither_by_tcp));
+	assert_true(both_up(&w));
+	w.tcp_works = true;
+	assert_true(run_for(&w, 60 * US_PER_S, both_by_tcp));
+	world_fini(&w);
+}
+
+static void once_udp_works_the_connection_is_closed(void **state)
+{
+	struct world w;
+
+	(void)state;
+	world_init_tcp(&w);
+	bring_up(&w);
+	assert_true(run_for(&w, 8 * US_PER_S, both_by_tcp));
+	w.udp_works = true;
+	for (int i = 0; i < 2; i++)
+		session_network_changed(w.end[i].s, w.now_us);
+	assert_true(run_for(&w, 20 * US_PER_S, both_direct));
+	assert_true(run_for(&w, 20 * US_PER_S, neither_by_tcp));
+	run_for(&w, 40 * US_PER_S, NULL);
+	assert_int_equal(w.wires[0].number[0], 0);
+	assert_int_equal(w.wires[0].number[1], 0);
+	assert_true(both_up(&w) && both_direct(&w));
+	world_fini(&w);
+}
+
+static void a_copied_hello_and_a_forged_one_get_nothing(void **state)
+{
+	uint8_t hello[SESSION_STREAM_HELLO_BYTES];
+	struct session_send send;
+	struct world w;
+
+	(void)state;
+	world_init_tcp(&w);
+	bring_up(&w);
+	assert_true(run_for(&w, 8 * US_PER_S, both_by_tcp));
+	/* Who connected is the one whose hello was kept with the wire. */
+	for (int i = 0; i < 2; i++) {
+		memcpy(hello, w.wires[0].hello, sizeof(hello));
+		assert_int_equal(
+			session_stream_accepted(w.end[i].s, 99, &w.end[!i].at, hello, w.now_us),
+			-EBADMSG);
+		hello[20] ^= 1;
+		assert_int_equal(
+			session_stream_accepted(w.end[i].s, 99, &w.end[!i].at, hello, w.now_us),
+			-EBADMSG);
+		while (session_output(w.end[i].s, &send, w.now_us))
+			assert_int_not_equal(send.stream, 99);
+	}
+	assert_true(both_by_tcp(&w));
+	world_fini(&w);
+}
+
+static void in_relay_mode_nobody_is_connected_to(void **state)
+{
+	struct session_name names[SESSION_NAMES_MAX];
+	struct endpoint targets[SESSION_STREAMS_MAX];
+	struct world w;
+
+	(void)state;
+	world_init_tcp(&w);
+	session_set_path_mode(w.end[0].s, SESSION_PATH_RELAY, w.now_us);
+	bring_up(&w);
+	run_for(&w, 20 * US_PER_S, NULL);
+	assert_true(both_up(&w));
+	assert_int_equal(w.n_wires, 0);
+	assert_int_equal(session_stream_targets(w.end[1].s, targets, ARRAY_SIZE(targets)), 0);
+	for (size_t n = session_names(w.end[0].s, names); n > 0; n--)
+		assert_int_not_equal(names[n - 1].kind, SESSION_NAME_STREAM);
+	world_fini(&w);
+}
+
 static void without_a_direct_path_the_relay_goes_by_udp(void **state)
 {
 	const struct tun_addresses a = addresses_of("alice@a.test", "bob@a.test");
@@ -735,6 +908,13 @@ int main(void)
 		cmocka_unit_test(one_side_wants_the_link_and_both_come_up),
 		cmocka_unit_test(it_moves_from_the_relay_to_a_direct_path),
 		cmocka_unit_test(without_udp_it_works_through_the_relay),
+		cmocka_unit_test(without_udp_a_peer_that_listens_is_reached_by_tcp),
+		cmocka_unit_test(where_udp_is_known_to_be_blocked_tcp_does_not_wait),
+		cmocka_unit_test(where_udp_works_nobody_connects_by_tcp),
+		cmocka_unit_test(a_connection_that_ends_is_replaced_by_the_relay_then_by_another),
+		cmocka_unit_test(once_udp_works_the_connection_is_closed),
+		cmocka_unit_test(a_copied_hello_and_a_forged_one_get_nothing),
+		cmocka_unit_test(in_relay_mode_nobody_is_connected_to),
 		cmocka_unit_test(without_a_direct_path_the_relay_goes_by_udp),
 		cmocka_unit_test(when_the_relay_by_udp_fails_that_by_tls_takes_over_and_back),
 		cmocka_unit_test(with_a_direct_path_the_channel_is_left_to_rest),
