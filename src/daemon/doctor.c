@@ -15,6 +15,7 @@ enum {
 	ADDRESSES_MAX = 64,
 	PEERS_SHOWN_MAX = 32, /* one answer has to fit into a line */
 	PATIENT_TRIES = 4,    /* of a STUN question: some 2 s, then silence means something */
+	CLOCK_APART_S = 120,
 	CERTIFICATE_SOON_S = 14 * 86400, /* it should have been renewed by then */
 };
 
@@ -273,6 +274,7 @@ static void explain_direct(json_t *list, const struct session_status *s,
 
 struct families {
 	bool ipv4, ipv6, outside;
+	struct ip_address nat; /* IPv4: what a STUN server saw; FAMILY_NONE: nothing */
 };
 
 static struct families families_of(const struct nat_candidate *list, size_t n)
@@ -284,6 +286,8 @@ static struct families families_of(const struct nat_candidate *list, size_t n)
 			continue;
 		f.ipv4 |= list[i].endpoint.ip.family == FAMILY_IPV4;
 		f.ipv6 |= list[i].endpoint.ip.family == FAMILY_IPV6;
+		if (list[i].kind == NAT_REFLEXIVE && list[i].endpoint.ip.family == FAMILY_IPV4)
+			f.nat = list[i].endpoint.ip;
 		f.outside |= list[i].kind == NAT_REFLEXIVE || list[i].kind == NAT_MAPPED ||
 			     !ip_is_private(&list[i].endpoint.ip);
 	}
@@ -293,6 +297,7 @@ static struct families families_of(const struct nat_candidate *list, size_t n)
 /* The reasons, the most likely first; more than one can hold. */
 static void explain_relay(json_t *list, const struct link *link, const struct session_status *s)
 {
+	char outside[IP_TEXT_BYTES];
 	struct nat_candidate own[NAT_LOCAL_MAX], theirs[NAT_REMOTE_MAX];
 	const struct daemon *d = link->daemon;
 	const struct view v4 = view_of(d, FAMILY_IPV4), v6 = view_of(d, FAMILY_IPV6);
@@ -318,6 +323,12 @@ static void explain_relay(json_t *list, const struct link *link, const struct se
 	    !(ours.ipv6 && peers.ipv6))
 		say(list, "the two have no family of addresses in common: %s here, %s there",
 		    ours.ipv6 ? "only IPv6" : "only IPv4", peers.ipv6 ? "only IPv6" : "only IPv4");
+	if (ours.nat.family == FAMILY_IPV4 && ip_equal(&ours.nat, &peers.nat))
+		say(list,
+		    "both machines are behind one NAT, %s, which does not let its inside reach its "
+		    "outside (\"hairpin\"): if it is your router, switch NAT loopback on; if it is "
+		    "the provider's, IPv6 helps, or a port that each router opens (port-mapping)",
+		    ip_format(&ours.nat, outside));
 	if (s->nat.local_mapping == NAT_MAPPING_DEPENDENT &&
 	    s->nat.remote_mapping == NAT_MAPPING_DEPENDENT)
 		say(list, "both NATs give another port to each destination: neither side can know "
@@ -420,11 +431,31 @@ static void judge_server(json_t *findings, struct daemon *d)
 			"only TLS on port 443 gets to the server of %s from here",
 			id->address.domain);
 	else if (h && hub_is_ready(h))
-		finding(findings, "ok", "", "the server of %s is connected", id->address.domain);
+		finding(findings, "ok", "", "the server of %s is connected%s%s", id->address.domain,
+			*h->about ? ": " : "", h->about);
 	else
 		finding(findings, "problem", "q2q-tun log shows what was tried",
 			"the server of %s is not connected: %s", id->address.domain,
 			h && h->problem.code ? h->problem.error : "not yet tried");
+}
+
+/* Certificates have a beginning and an end, which a clock that is wrong puts elsewhere. */
+static void judge_clock(json_t *findings, struct daemon *d)
+{
+	struct identity *id = identities_default(&d->identities, NULL);
+	const struct hub_link *h = id ? hub_own(d, id) : NULL;
+
+	if (!h || !hub_is_ready(h) || !*h->about)
+		return;
+	if (llabs(h->ahead_s) > CLOCK_APART_S)
+		finding(findings, "warning",
+			"compare both with the real time (timedatectl here), and set the one that "
+			"is wrong: certificates are judged by these clocks",
+			"this machine's clock is %lld s %s that of the server of %s",
+			(long long)llabs(h->ahead_s), h->ahead_s > 0 ? "behind" : "ahead of",
+			h->domain);
+	else
+		finding(findings, "ok", "", "this machine's clock agrees with that of its server");
 }
 
 static void judge_udp(json_t *findings, const struct daemon *d)
@@ -529,6 +560,7 @@ static json_t *findings_json(struct daemon *d)
 	const struct identity *id;
 
 	judge_server(findings, d);
+	judge_clock(findings, d);
 	TAILQ_FOREACH (id, &d->identities.list, entry)
 		judge_certificate(findings, id);
 	judge_udp(findings, d);

@@ -98,9 +98,30 @@ static void on_ready(void *user, struct serverlink *l)
 	hub_ready(h);
 }
 
+/* "q2q-server 1.0 1790000000" */
+static void note_about(struct hub_link *h, const struct amp_value *text)
+{
+	char safe[Q2Q_SERVER_TEXT_BYTES], *clock;
+	uint64_t there_s;
+
+	h->about[0] = '\0';
+	h->ahead_s = INT64_MIN;
+	if (text->n_bytes == 0 || text->n_bytes >= sizeof(safe))
+		return;
+	text_sanitize((const char *)text->data, text->n_bytes, safe, sizeof(safe));
+	clock = strrchr(safe, ' ');
+	if (!clock || parse_u64(clock + 1, INT32_MAX * (uint64_t)4, &there_s) < 0)
+		return;
+	*clock = '\0';
+	snprintf(h->about, sizeof(h->about), "%s", safe);
+	h->ahead_s = (int64_t)there_s - wall_clock_s();
+}
+
 static void listen_answered(struct hub_link *h, const struct q2q_event *event)
 {
 	h->listening = event->kind == Q2Q_EVENT_ANSWER;
+	if (h->listening)
+		note_about(h, &event->answer.listen.server);
 	if (!h->listening && event->failure.error != Q2Q_ERROR_CONNECTION_LOST)
 		log_error("%s: the server of %s does not let us listen: %s %s",
 			  h->identity->address.text, h->domain, event->failure.code_text,

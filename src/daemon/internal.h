@@ -235,6 +235,8 @@ struct hub_link {
 	unsigned n_failures;
 	uint64_t ready_us;      /* when it was last made; NEVER_US: never */
 	uint64_t idle_since_us; /* foreign: nobody needs it since then */
+	char about[Q2Q_SERVER_TEXT_BYTES]; /* its program and version; "": not told */
+	int64_t ahead_s;                   /* its clock, of ours; INT64_MIN: not told */
 	struct net_timer retry;
 	struct problem problem; /* why it is not ready; code 0: none yet */
 	LIST_ENTRY(hub_link) entry;

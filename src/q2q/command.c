@@ -39,6 +39,9 @@ static const struct field listen_call[] = {
 	{ "protocols",   FIELD_PROTOCOLS, CALL(listen.protocols) },
 	{ "description", FIELD_UNICODE,   CALL(listen.description), Q2Q_DESCRIPTION_MAX_BYTES }, END
 };
+static const struct field listen_answer[] = {
+	{ "q2q-tun-server", FIELD_BYTES, ANSWER(listen.server), Q2Q_SERVER_TEXT_BYTES, true }, END
+};
 static const struct field inbound_call[] = {
 	{ "From",       FIELD_ADDRESS,   CALL(inbound.from) },
 	{ "to",         FIELD_ADDRESS,   CALL(inbound.to) },
@@ -128,7 +131,8 @@ static const struct command commands[] = {
 	[Q2Q_SECURE] = { "secure", PORT_CONTROL, CLIENT, false, 0, 0, secure_call, NULL },
 	[Q2Q_SIGN] = { "sign", PORT_CONTROL, CLIENT, false, ANY_NAME, 0,
 		       sign_call, certificate_answer },
-	[Q2Q_LISTEN] = { "listen", PORT_CONTROL, CLIENT, false, 0, 0, listen_call, NULL },
+	[Q2Q_LISTEN] = { "listen", PORT_CONTROL, CLIENT, false, 0, 0, listen_call,
+			 listen_answer },
 	[Q2Q_INBOUND] = { "inbound", PORT_CONTROL, BOTH, false, E(NOT_FOUND) | E(VERIFY), E(VERIFY),
 			  inbound_call, inbound_answer },
 	[Q2Q_BIND_UDP] = { "bind-udp", PORT_CONTROL, BOTH, false, E(CONNECTION), 0,

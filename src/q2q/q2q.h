@@ -210,6 +210,8 @@ struct q2q_listeners {
 	struct q2q_listener entries[Q2Q_LISTENERS_MAX];
 };
 
+enum { Q2Q_SERVER_TEXT_BYTES = 64 };
+
 struct q2q_answer {
 	enum q2q_command command;
 	union {
@@ -223,6 +225,11 @@ struct q2q_answer {
 			struct q2q_listeners listeners;
 			struct amp_value status; /* q2q-tun-status, optional */
 		} inbound;
+		struct {
+			/* q2q-tun-server, optional: the program, its version and the seconds since
+			 * 1970 there, parted by blanks. Not authentic enough to set a clock by. */
+			struct amp_value server;
+		} listen;
 		struct {
 			struct q2q_host_port address;
 		} who_am_i;

@@ -7,9 +7,11 @@
  *
  * What each command needs is checked by its function; `commands` below says who that is.
  */
+#include "config.h"
 #include "server/state.h"
 
 #include <stdio.h>
+#include <time.h>
 
 /* ---- small things --------------------------------------------------------------------- */
 
@@ -323,6 +325,17 @@ static void do_secure(struct client *c, uint64_t ask, const struct q2q_call *cal
 		client_secure_resume(c, ask, NULL, why);
 }
 
+/* Also who we are and what time it is here: certificates are judged by clocks that may differ. */
+static void answer_listen(struct client *c, uint64_t ask)
+{
+	struct q2q_answer answer = { .command = Q2Q_LISTEN };
+	char text[Q2Q_SERVER_TEXT_BYTES];
+
+	snprintf(text, sizeof(text), "q2q-server %s %lld", PACKAGE_VERSION, (long long)time(NULL));
+	answer.listen.server = amp_text(text);
+	q2q_conn_answer(c->conn, ask, &answer, server_now_us(c->server));
+}
+
 static void do_listen(struct client *c, uint64_t ask, const struct q2q_call *call)
 {
 	const struct q2q_address *from = &call->listen.from;
@@ -359,7 +372,7 @@ static void do_listen(struct client *c, uint64_t ask, const struct q2q_call *cal
 		fail(c, ask, Q2Q_ERROR_UNKNOWN, "malformed list of protocols");
 		return;
 	}
-	q2q_conn_answer(c->conn, ask, NULL, server_now_us(c->server));
+	answer_listen(c, ask);
 }
 
 static void do_retrieve(struct client *c, uint64_t ask, const struct q2q_call *call)

@@ -46,6 +46,8 @@ table inet own {
 }
 NFT
 tap "and finds a rule of this machine that drops UDP" says 'inet own out drops UDP' on quiet q2q-tun doctor
+tap "it names the server's program" says 'server.test is connected: q2q-server' on quiet q2q-tun doctor
+tap "and finds that the clocks agree" says 'clock agrees with that of its server' on quiet q2q-tun doctor
 tap "status shows each pair with its reason" says 'reflexive|host' on quiet q2q-tun status home@server.test
 check six v6 dual dual
 if command -v tayga >/dev/null; then
@@ -57,4 +59,6 @@ for kind in lan neighbours; do
     theory=$(./nat_report.py theory $kind $kind)
     tap "$kind: $theory" pair "$kind-a" "$kind-b" 3 "$theory"
 done
+tap "doctor says that both are behind one NAT" says 'both machines are behind one NAT, 198.18' \
+    on neighbours-a q2q-tun doctor neighbours-b@server.test
 tap_done

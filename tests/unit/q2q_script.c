@@ -309,8 +309,7 @@ static void do_answer(struct script *s, struct script_call *call, const struct a
 	} else {
 		assert_int_equal(q2q_answer_decode(call->command, box, &answer), 0);
 		r = q2q_conn_answer(s->conn, handle,
-				    call->command == Q2Q_LISTEN || call->command == Q2Q_BIND_UDP ||
-						    call->command == Q2Q_ADD_USER
+				    call->command == Q2Q_BIND_UDP || call->command == Q2Q_ADD_USER
 					    ? NULL
 					    : &answer,
 				    s->now_us);
