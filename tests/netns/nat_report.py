@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """What NAT traversal may be expected to do, and a table of what it did.
 
-  nat_report.py theory KIND KIND              direct, birthday, prediction or relay
+  nat_report.py theory KIND KIND              direct, birthday, prediction, tcp or relay
   nat_report.py table FILE [plain|markdown|json]
                                               of the lines that contrib/nat-matrix wrote
 
@@ -25,6 +25,8 @@ PAIRS = {"lan": "direct", "neighbours": "relay", "neighbours-hairpin": "direct"}
 def theory(a, b):
     if a in PAIRS:
         return PAIRS[a]
+    if {a, b} == {"no-udp", "public"}:
+        return "tcp"  # directly: one of them can be connected to
     if a in NO_UDP or b in NO_UDP:
         return "relay"
     if a in WITH_IPV6 and b in WITH_IPV6:
@@ -87,7 +89,8 @@ def cell(j):
     if not j["direct"]:
         return "relay" if j["good"] else "relay!"
     share = "" if j["direct"] == j["runs"] else " %d/%d" % (j["direct"], j["runs"])
-    return "%.0f ms%s%s" % (j["direct_ms"], share, "" if j["good"] else "!")
+    how = "tcp " if j["expected"] == "tcp" else ""
+    return "%s%.0f ms%s%s" % (how, j["direct_ms"], share, "" if j["good"] else "!")
 
 
 def grid(judged, columns, rows, markdown):
