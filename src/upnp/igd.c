@@ -54,7 +54,7 @@ struct service {
 
 /* ---- the library goes nowhere else ------------------------------------------------------ */
 
-static struct in_addr allowed;
+static struct in_addr allowed, own;
 
 #define EXPORTED __attribute__((visibility("default")))
 
@@ -64,6 +64,8 @@ EXPORTED int getaddrinfo(const char *restrict node, const char *restrict service
 
 int connect(int fd, const struct sockaddr *address, socklen_t address_bytes)
 {
+	/* From the address that is to be mapped: a gateway maps to nobody but who asks. */
+	const struct sockaddr_in from = { .sin_family = AF_INET, .sin_addr = own };
 	struct sockaddr_in in;
 
 	if (address_bytes < sizeof(in)) {
@@ -75,6 +77,8 @@ int connect(int fd, const struct sockaddr *address, socklen_t address_bytes)
 		errno = EACCES;
 		return -1;
 	}
+	if (bind(fd, (const struct sockaddr *)&from, sizeof(from)) < 0)
+		return -1;
 	return (int)syscall(SYS_connect, fd, address, address_bytes);
 }
 
@@ -401,6 +405,7 @@ void upnp_converse(int search_fd, const struct nat_igd_request *request,
 
 	memcpy(c.gateway.bytes, request->gateway, sizeof(request->gateway));
 	memcpy(&allowed, request->gateway, sizeof(allowed));
+	memcpy(&own, request->local, sizeof(own));
 	find_descriptions(&c, search_fd);
 	for (size_t i = 0; i < c.n_urls && answer.result != NAT_IGD_DONE; i++)
 		try_description(&c, c.urls[i], &answer);

@@ -5,7 +5,7 @@
                                       OTHER is another address of the same machine: nobody may
                                       ever ask there, and what does is told as well
   igd.py ask PROGRAM GATEWAY LOCAL PORT LIFETIME [OP...]
-      starts PROGRAM and sends it requests: map, unmap:PORT; one line for each answer. At the end
+      starts PROGRAM and sends it requests: map, unmap:PORT, or waits, hold:SECONDS; one line for each answer. At the end
       the socket is closed, and PROGRAM has to end by itself
 """
 import os
@@ -43,6 +43,9 @@ def ask(program, gateway, local, port, lifetime, *ops):
     theirs.close()
     for i, op in enumerate(ops):
         name, _, outer = op.partition(":")
+        if name == "hold":
+            time.sleep(float(outer))
+            continue
         began = time.monotonic()
         ours.send(REQUEST.pack(REQUEST_MAGIC, i, 1 if name == "map" else 2, int(lifetime),
                                socket.inet_aton(gateway), socket.inet_aton(local), int(port),

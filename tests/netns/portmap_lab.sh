@@ -2,7 +2,7 @@
 # A gateway that maps ports: miniupnpd with nftables, on a NAT of the lab. Source tunnel_lab.sh first.
 #
 #   portmap_lab NAME    the lab, alice and bob behind hard NATs, between which there is no direct path
-#   gateway HOW         nat-a maps ports by pcp, pmp (alone) or upnp
+#   gateway HOW         nat-a maps ports by pcp, pmp (alone), upnp, or upnp1 (of the first version)
 #   gateway_stop        it is gone, and what it had mapped too
 #   mapping HOW         waits until the daemon says so, and nftables does
 #   alice_starts [CONFIGURATION...]
@@ -54,8 +54,9 @@ NFT
 }
 
 gateway() {
-    local natpmp=yes upnp=no
-    [ "$1" != upnp ] || natpmp=no upnp=yes
+    local natpmp=yes upnp=no first=no
+    case $1 in upnp*) natpmp=no upnp=yes ;; esac
+    [ "$1" != upnp1 ] || first=yes
     gateway_rules "$1" || return
     on nat-a sh -c "cat >/run/miniupnpd.conf" <<CONF
 ext_ifname=wan
@@ -63,6 +64,7 @@ ext_ip=$PORTMAP_OUTSIDE
 listening_ip=lan
 enable_natpmp=$natpmp
 enable_upnp=$upnp
+force_igd_desc_v1=$first
 secure_mode=yes
 upnp_table_name=up
 upnp_nat_table_name=up
@@ -77,7 +79,7 @@ deny 0-65535 0.0.0.0/0 0-65535
 CONF
     on nat-a ip route replace 239.0.0.0/8 dev lan
     spawn nat-a miniupnpd.log miniupnpd -d -f /run/miniupnpd.conf -P /run/miniupnpd.pid
-    if [ "$1" = upnp ]; then
+    if [ $upnp = yes ]; then
         wait_for 10 on nat-a sh -c 'ss -Hlun sport = :1900 | grep -q .'
     else
         wait_for 10 on nat-a sh -c 'ss -Hlun sport = :5351 | grep -q .'

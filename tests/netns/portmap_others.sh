@@ -51,8 +51,29 @@ alice_starts 'port-mapping = auto' || tap_bail "alice"
 tap "and is there again" mapping UPnP
 lab_end alice q2q-tund
 tap "it is given back at the end" wait_for 2 is_unmapped
+gateway_stop
+
+# Somebody else on the LAN has the port already.
+taken() {
+    on alice ip addr add 10.1.0.3/24 dev eth0
+    spawn alice other.log "$LAB_TOP/tests/netns/igd.py" ask "$abs_top_builddir/tests/netns/root/usr/local/libexec/q2q-tun/q2q-tun-upnp" \
+        10.1.0.1 10.1.0.3 41641 3600 map hold:30
+    wait_for 10 grep -q '^map done' "$LAB_DIR/other.log" && premap | grep -q 'dport 41641 dnat ip to 10.1.0.3:41641'
+}
+tap "a gateway of the first version" gateway upnp1
+tap "whose port is taken" taken
+LAB_DAEMON_OPTIONS='--port 41641' alice_starts || tap_bail "alice"
+tap "gives us another one" mapping UPnP && show_mapping
+tap "to our own" says 'dnat ip to 10.1.0.2:41641' premap
+gives_back_ours() {
+    lab_end alice q2q-tund
+    wait_for 2 eval '! is_mapped' && says 'dnat ip to 10.1.0.3:41641' premap
+}
+tap "and takes back that alone" gives_back_ours
+on alice pkill -f 'igd.py ask'
+tap "whoever else asked gives back when it is killed" wait_for 8 is_unmapped
 alice_starts 'port-mapping = pcp' || tap_bail "alice"
 tap "UPnP can be left out" wait_for 12 says 'answers neither PCP nor NAT-PMP$' on alice q2q-tun doctor
-tap "then nobody is there to speak it" exits_with 1 lab_pids alice q2q-tun-upnp
+tap "then nobody is there to speak it" wait_for 8 eval '! lab_pids alice q2q-tun-upnp'
 gateway_stop
 tap_done
