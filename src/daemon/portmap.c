@@ -76,7 +76,8 @@ void portmap_tell(struct daemon *d, struct link *link)
 	const struct nat_candidate c = { .kind = NAT_MAPPED,
 					 .endpoint = d->portmap.client.external };
 
-	if (is_useful(&c.endpoint))
+	/* One that another NAT hides is of use to those behind that NAT. */
+	if (c.endpoint.port != 0 && nat_endpoint_check(&c.endpoint, false, NULL) == 0)
 		session_add_local(link_session(link), &c, link_now_us(link));
 }
 

@@ -175,7 +175,7 @@ static enum rank rank_of(const struct nat_agent *a, const struct nat_candidate *
 	case NAT_HOST:
 		return rank_of_host(a, &remote->endpoint.ip);
 	case NAT_MAPPED:
-		return RANK_MAPPED;
+		return ip_is_private(&remote->endpoint.ip) ? RANK_SAME_SITE : RANK_MAPPED;
 	case NAT_PEER_REFLEXIVE:
 		return RANK_LEARNT;
 	default:
@@ -253,6 +253,13 @@ static bool is_own(const struct nat_agent *a, const struct endpoint *e)
 	return false;
 }
 
+/* A router's port in a carrier's network, and we are not behind that carrier's NAT. */
+static bool is_elsewhere(const struct nat_agent *a, const struct nat_candidate *remote)
+{
+	return remote->kind == NAT_MAPPED && ip_is_private(&remote->endpoint.ip) &&
+	       !is_same_site(a);
+}
+
 /* What we learnt from a probe is now known from a list too. */
 static void pair_listed(struct nat_agent *a, struct nat_pair *p, const struct nat_candidate *remote)
 {
@@ -267,7 +274,7 @@ static void pairs_of(struct nat_agent *a, const struct nat_candidate *remote, si
 {
 	const struct nat_socket *outer = nat_socket_outer(a);
 
-	if (remote->kind == NAT_RELAY || is_own(a, &remote->endpoint))
+	if (remote->kind == NAT_RELAY || is_own(a, &remote->endpoint) || is_elsewhere(a, remote))
 		return;
 	for (size_t s = 0; s < a->n_sockets; s++) {
 		struct nat_pair *p;

@@ -378,6 +378,16 @@ static bool turns_back(struct host *h, size_t level, struct packet *p)
 	return true;
 }
 
+/* Between this level and the next is one network, of a carrier, and the other one's box is there.
+ */
+static bool is_within(const struct host *h, const struct host *other, size_t level,
+		      const struct ip_address *to)
+{
+	return level + 1 < h->n_chain && level + 1 < other->n_chain &&
+	       h->chain[level + 1] == other->chain[level + 1] &&
+	       ip_equal(&other->chain[level]->outside, to);
+}
+
 static void send_out(int from_host, const struct nat_send *s)
 {
 	struct host *h = &w.hosts[from_host], *other = &w.hosts[!from_host];
@@ -403,6 +413,10 @@ static void send_out(int from_host, const struct nat_send *s)
 			return;
 		if (!box_out(h->chain[i], &p.from, &p.to, &p.ttl))
 			return;
+		if (is_within(h, other, i, &p.to.ip)) {
+			deliver_in(!from_host, i + 1, &p);
+			return;
+		}
 	}
 	for (unsigned i = 0; i < w.core_hops; i++)
 		if (--p.ttl == 0)
@@ -990,6 +1004,57 @@ static void neighbours_behind_one_carrier_meet_if_it_hairpins(void **state)
 	}
 }
 
+/* Without that a port of one's own router does, for it leads in from the carrier's network. */
+static void neighbours_meet_by_a_port_of_a_router(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 1; seed <= 200; seed++) {
+		struct nat_candidate c = { .kind = NAT_MAPPED };
+		const int mapped = seed % 2;
+		struct box *carrier;
+
+		new_world(seed);
+		carrier = new_box(seed % 3 ? &port_restricted : &symmetric, "203.0.113.1");
+		for (int h = 0; h < 2; h++) {
+			w.hosts[h].chain[0] = new_box(h == mapped ? &full_cone : &symmetric,
+						      h ? "100.64.0.2" : "100.64.0.1");
+			w.hosts[h].chain[1] = carrier;
+			w.hosts[h].n_chain = 2;
+			make_agent(h);
+			add_socket(&w.hosts[h], 0);
+		}
+		c.endpoint.ip = w.hosts[mapped].chain[0]->outside;
+		c.endpoint.port = w.hosts[mapped].ports[0]; /* which such a router keeps */
+		assert_int_equal(nat_agent_add_local(w.hosts[mapped].agent, &c, w.now_us), 0);
+		send_signal(1);
+		if (!run_until_direct(w.now_us + 2 * US_PER_S))
+			fail_msg("neighbours: no path, seed %llu", (unsigned long long)seed);
+		end_world();
+	}
+}
+
+/* A port of a carrier's network means nothing to those who are not behind that carrier. */
+static void a_port_of_another_network_is_not_probed(void **state)
+{
+	struct nat_candidate c = { .kind = NAT_MAPPED };
+
+	(void)state;
+	new_world(3);
+	behind(0, &port_restricted);
+	behind(1, &symmetric);
+	for (int h = 0; h < 2; h++) {
+		make_agent(h);
+		add_socket(&w.hosts[h], 0);
+	}
+	assert_int_equal(endpoint_parse("100.64.0.9:20000", true, &c.endpoint), 0);
+	assert_int_equal(nat_agent_add_local(w.hosts[1].agent, &c, w.now_us), 0);
+	w.hosts[0].victim = c.endpoint.ip;
+	send_signal(1);
+	run_until_us(w.now_us + 10 * US_PER_S);
+	assert_int_equal(w.hosts[0].n_victim, 0);
+	end_world();
+}
+
 /* ---- changes
  * -------------------------------------------------------------------------------------- */
 
@@ -1114,6 +1179,8 @@ int main(void)
 		cmocka_unit_test(double_nat_opens),
 		cmocka_unit_test(two_hosts_of_one_lan_meet_inside),
 		cmocka_unit_test(neighbours_behind_one_carrier_meet_if_it_hairpins),
+		cmocka_unit_test(neighbours_meet_by_a_port_of_a_router),
+		cmocka_unit_test(a_port_of_another_network_is_not_probed),
 		cmocka_unit_test(a_link_that_died_is_opened_again),
 		cmocka_unit_test(moving_to_another_network_finds_a_new_path),
 		cmocka_unit_test(a_valid_path_is_given_up_after_a_change_if_it_no_longer_answers),
