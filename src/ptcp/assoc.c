@@ -8,9 +8,9 @@ static const uint64_t default_keepalive_direct_us = 25 * US_PER_S;
 static const uint64_t default_liveness_us = 5 * US_PER_S;
 static const uint64_t default_key_update_us = 600 * US_PER_S;
 static const uint64_t default_key_update_packets = UINT64_C(1) << 26;
-static const size_t default_send_queue_bytes = 8 * 1024 * 1024;
-static const size_t default_send_memory_bytes = 32 * 1024 * 1024;
-static const size_t default_receive_memory_bytes = 32 * 1024 * 1024;
+static const size_t default_send_queue_bytes = 24 * 1024 * 1024;
+static const size_t default_send_memory_bytes = 48 * 1024 * 1024;
+static const size_t default_receive_memory_bytes = 48 * 1024 * 1024;
 static const uint32_t default_in_flight_packets = 32768;
 
 /* ---- names --------------------------------------------------------------------------------- */

@@ -148,9 +148,9 @@ struct ptcp_config {
 	uint64_t key_update_packets;   /* 2^26 */
 	uint64_t persistence_us;       /* 0: min(4 SRTT, 1 s), at least 100 ms */
 	struct ptcp_memory *memory;    /* shared by all associations; NULL: no common bound */
-	size_t send_queue_bytes;       /* not sent yet; above, the fattest flow pays; 8 MiB */
-	size_t send_memory_bytes;      /* messages queued or in flight; 32 MiB */
-	/* Reassembly, order and delivery; at least what the peer may have in flight. 32 MiB */
+	size_t send_queue_bytes;       /* not sent yet; above, the fattest flow pays; 24 MiB */
+	size_t send_memory_bytes;      /* messages queued or in flight; 48 MiB */
+	/* Reassembly, order and delivery; at least what the peer may have in flight. 48 MiB */
 	size_t receive_memory_bytes;
 	uint32_t in_flight_packets; /* rounded up to a power of two; 32768 */
 	bool ecn;                   /* mark packets ECT(0) and answer to CE */

@@ -411,16 +411,16 @@ static void a_full_queue_gives_way_to_what_comes(void **state)
 	/* Of what was not sent yet the oldest gives way. */
 	while (ptcp_message_room(pair.end[0].a)) {
 		assert_int_equal(ptcp_message_send(pair.end[0].a, &info, &part, 1, pair.now_us), 0);
-		assert_true(++n < 200);
+		assert_true(++n < 1000);
 	}
-	assert_int_equal(n, 127);
+	assert_int_equal(n, 383);
 	for (int i = 0; i < 10; i++)
 		assert_int_equal(ptcp_message_send(pair.end[0].a, &info, &part, 1, pair.now_us), 0);
 	ptcp_get_stats(pair.end[0].a, &stats);
 	assert_int_equal(stats.messages_dropped_full, 10);
 	assert_int_equal(stats.messages_dropped_queue, stats.messages_dropped_full);
-	assert_true(stats.send_queue_bytes <= 8 * 1024 * 1024);
-	pair_run(&pair, US_PER_S, NULL, NULL);
+	assert_true(stats.send_queue_bytes <= 24 * 1024 * 1024);
+	pair_run(&pair, 3 * US_PER_S, NULL, NULL);
 	assert_true(ptcp_message_room(pair.end[0].a));
 	assert_int_equal(pair.end[0].n_room, 0);
 	uint8_t *room = ptcp_message_reserve(pair.end[0].a);
