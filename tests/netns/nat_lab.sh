@@ -187,7 +187,6 @@ nat_lab_wire() {
     *)
         nat_lab_router "$name-nat" && nat_lab_machine "$name" "$name-nat" || return
         NAT_LAB_ROUTERS[$name]="$name-nat:$kind"
-        [ "$kind" != only-443 ] || NAT_LAB_REGISTER[$name]="--server server.test:443"
         ;;
     esac
     nat_lab_resolver "$name" "$resolver"

@@ -2,8 +2,9 @@
 """What NAT traversal may be expected to do, and a table of what it did.
 
   nat_report.py theory KIND KIND              direct, birthday, prediction, tcp or relay
-  nat_report.py table FILE [plain|markdown|json]
-                                              of the lines that contrib/nat-matrix wrote
+  nat_report.py table FILE [plain|markdown|pairs|json]
+                                              of the lines that contrib/nat-matrix wrote:
+                                              markdown is a summary, pairs has all of them
 
 The exit code of "table" is 1 when a pair that theory allows to be direct was
 not (of birthday probing one run in a hundred may fail), or a tunnel failed.
@@ -18,7 +19,14 @@ EASY = ("easy", "easy-open-input", "short", "no-icmp", "double", "dual", "nat64"
 HARD = {"hard": "random", "hard-sequential": "sequential", "hard-address": "address",
         "carrier": "random"}
 NO_UDP = ("no-udp", "only-443")
-WITH_IPV6 = ("v6", "dual", "nat64")
+WITH_IPV6 = ("v6", "dual", "nat64", "public")
+# The order of rows and columns, whatever order the runs had.
+ORDER = ("public", "easy-eif", "easy-adf", "easy", "easy-open-input", "short", "no-icmp", "double",
+         "hard-sequential", "hard-address", "hard", "carrier", "no-udp", "only-443", "v6", "dual",
+         "nat64")
+CLASSES = (("direct", "both ends easy, or one open"), ("prediction", "ports in sequence"),
+           ("birthday", "ports at random"), ("tcp", "no UDP, and a public peer"),
+           ("relay", "nothing direct is possible"))
 PAIRS = {"lan": "direct", "neighbours": "relay", "neighbours-hairpin": "direct"}
 
 
@@ -124,12 +132,45 @@ def details(judged, markdown):
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths)).rstrip() for row in rows)
 
 
+def quantile(values, share):
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))] if values else None
+
+
+def milliseconds(value):
+    return "-" if value is None else "%.0f ms" % value
+
+
+def summary(pairs):
+    """One row for what theory says: all runs of all pairs of that kind."""
+    rows = [["theory", "", "pairs", "runs", "work", "direct", "first packet: median", "95 %",
+             "direct: median", "95 %", "at most", "packets of both agents: median", "at most"]]
+    for name, words in CLASSES:
+        runs = [r for pair, some in pairs.items() if theory(*pair) == name for r in some]
+        if not runs:
+            continue
+        packet, direct = numbers(runs, "packet_ms"), numbers(runs, "direct_ms")
+        sent = [(r.get("packets_a") or 0) + (r.get("packets_b") or 0) for r in runs]
+        rows.append([
+            name, words, str(sum(theory(*pair) == name for pair in pairs)), str(len(runs)),
+            str(sum(r["ok"] for r in runs)), str(len(direct)),
+            milliseconds(quantile(packet, 0.5)), milliseconds(quantile(packet, 0.95)),
+            milliseconds(quantile(direct, 0.5)), milliseconds(quantile(direct, 0.95)),
+            milliseconds(max(direct, default=None)), "%d" % quantile(sent, 0.5),
+            "%d" % max(sent)])
+    rows.insert(1, ["---"] * len(rows[0]))
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
 def table(path, form):
     pairs = {}
     with open(path, encoding="utf-8") as lines:
         for line in lines:
             run = json.loads(line)
             pairs.setdefault((run["a"], run["b"]), []).append(run)
+    def place(pair):
+        return [ORDER.index(kind) if kind in ORDER else len(ORDER) for kind in pair] + list(pair)
+
+    pairs = {pair: pairs[pair] for pair in sorted(pairs, key=place)}
     judged = {pair: judge(runs) for pair, runs in pairs.items()}
     bad = [j for j in judged.values() if not j["good"]]
     if form == "json":
@@ -137,10 +178,13 @@ def table(path, form):
         return 1 if bad else 0
     square = [pair for pair in judged if pair[0] not in PAIRS]
     rows = list(dict.fromkeys(a for a, _ in square))
-    columns = list(dict.fromkeys(b for _, b in square))
+    columns = sorted(dict.fromkeys(b for _, b in square), key=lambda b: place((b, b)))
+    if form == "pairs":
+        print(details(judged, True))
+        return 1 if bad else 0
     if len(rows) > 1 and len(columns) > 1:
         print(grid(judged, columns, rows, form == "markdown") + "\n")
-    print(details(judged, form == "markdown"))
+    print(summary(pairs) if form == "markdown" else details(judged, False))
     for j in bad:
         print("\n%s > %s: theory says %s, and it was direct in %d of %d, working in %d" % (
             j["a"], j["b"], j["expected"], j["direct"], j["runs"], j["works"]), end="")
