@@ -107,7 +107,8 @@ static void note_change(struct portmap *p, const struct endpoint *before)
 		return;
 	log_info("the gateway maps %s to us (%s)%s", endpoint_format(now, text),
 		 nat_portmap_method_name(p->client.method),
-		 is_useful(now) ? "" : "; that is no address for peers, perhaps another NAT's");
+		 is_useful(now) ? ""
+				: "; it is behind a NAT itself, and so of use behind that alone");
 	tell_all(p->daemon);
 }
 
@@ -352,7 +353,7 @@ static void in_words(const struct portmap *p, char *out, size_t out_bytes)
 	else if (m->state == NAT_PORTMAP_MAPPED)
 		snprintf(out, out_bytes,
 			 "your router maps UDP %s to this machine by %s, but is behind a NAT "
-			 "itself: that does not help peers",
+			 "itself: that helps only peers behind the same one",
 			 outside, method);
 	else if (m->state == NAT_PORTMAP_ASKING)
 		snprintf(out, out_bytes, "your router is being asked for a port by %s", method);

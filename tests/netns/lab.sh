@@ -433,7 +433,10 @@ lab_register() {
     shift 3
     echo "a password of $address" | on "$host" sh -c 'umask 077; cat >/root/password'
     invite=$(on "$server" q2q-server --data-dir "$LAB_DATA" invite create) || return
-    on "$host" q2q-tun register "$address" --password-file /root/password --invite "$invite" --yes "$@"
+    on "$host" q2q-tun register "$address" --password-file /root/password --invite "$invite" --yes "$@" || return
+    # Its daemon listens a moment later; until then it is offline to others.
+    wait_for 5 grep -q "$address .* listens" "$LAB_DIR/$server-q2q-server.log"
+    return 0
 }
 
 LAB_SSH_OPTIONS=(-o StrictHostKeyChecking=accept-new -o BatchMode=yes -o ConnectTimeout=10)
