@@ -118,8 +118,11 @@ done
 
 tap "the server's machine boots" machine_boot server || tap_bail "systemd-nspawn"
 tap "q2q-server init, as its own user" in_machine server q2q-server init server.test
+in_machine server sh -c 'mkdir -p /etc/q2q-tun
+    printf "[server]\nlisten = [::]:8788\nlisten = [::]:443\n" >/etc/q2q-tun/q2q-server.conf'
 tap "q2q-server.service starts and stays" unit_starts server q2q-server.service
 [ "$TAP_FAILED" -eq 0 ] || tap_bail "nothing works without the server"
+tap "it listens on port 443 too" on server sh -c 'ss -Hltn "sport = :443" | grep -q .'
 tap "its main process has no capability" in_machine server sh -c \
     'grep -q "^CapEff:.*0000000000000000" /proc/$(systemctl show -P MainPID q2q-server)/status'
 lab_daemon_start bob || tap_bail "q2q-tund of bob"
