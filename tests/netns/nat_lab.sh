@@ -25,7 +25,6 @@
 
 declare -gA NAT_LAB_ROUTERS # of a side: "HOST:KIND ..."
 declare -gA NAT_LAB_MADE    # sides that are there
-declare -gA NAT_LAB_REGISTER # options of `register' for a side
 NAT_LAB_N=0
 : "${NAT_LAB_RTT_MS:=0}"
 NAT_LAB_PREFIX64=2001:db8:64:ff9b # not 64:ff9b::/96, which must be found out rather than known
@@ -195,9 +194,8 @@ nat_lab_wire() {
 nat_lab_join() {
     local name=$1
     lab_names_by_nss "$name"
-    # shellcheck disable=SC2086 # words
     nat_lab_routers_new "$name" && lab_daemon_start "$name" &&
-        lab_register "$name" "$name@server.test" server ${NAT_LAB_REGISTER[$name]:-} >/dev/null && nat_lab_end "$name" &&
+        lab_register "$name" "$name@server.test" server >/dev/null && nat_lab_end "$name" &&
         nat_lab_keep "$name" born && NAT_LAB_MADE[$name]=yes
 }
 
