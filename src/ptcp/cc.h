@@ -72,18 +72,23 @@ struct bbr {
 		bool app_limited, punished, congested;
 	} now;
 	uint64_t last_in_flight; /* most of it in the round before */
+	bool was_app_limited;    /* in that round */
 	struct cc_max_filter rate;
 	struct bbr_bounds bounds, undo;
 	uint64_t undo_bytes, undo_left_bytes; /* lost in the event that undo is for; 0: none */
+	uint64_t packets_us;                  /* what two packets take on the path */
 	unsigned noise;                       /* random loss that this path has, of 10000 */
 	/* Queue: least round trip of the last two spans of a quarter round. */
 	uint64_t span_us, span_min_us[2];
+	unsigned n_span[2]; /* samples in them */
 	uint64_t queue_before_us, competing_until_us;
+	uint64_t punished_us;            /* by loss or marks */
 	uint64_t knee_rate;              /* where the last queue began to stand */
 	unsigned n_stuck, n_calm, n_low; /* rounds in a row */
 	uint32_t calm_round;             /* up to here comes what was sent while probing */
 	/* Cycle. */
-	uint64_t phase_us, probe_us, up_rate;
+	uint64_t phase_us, probe_us;
+	uint64_t up_rate, up_found_rate; /* before probing, and the most that came meanwhile */
 	uint32_t phase_round, probe_round;
 	/* Bound learnt from losses far above the BDP: the receiver's socket buffer; grows back. */
 	uint64_t buffer_cap, buffer_cap_us;

@@ -25,6 +25,7 @@
 
 #define GAIN(x)            ((uint64_t)((x)*256))
 #define STARTUP_GAIN       GAIN(2.77)
+#define STARTUP_REPAIR     10 /* bytes more for each that is lost */
 #define DRAIN_GAIN         GAIN(0.5)
 #define DOWN_GAIN          GAIN(0.8)
 #define UP_GAIN            GAIN(1.25)
@@ -44,6 +45,7 @@
 #define RTT_FLOOR_US       1000
 #define PHASE_MIN_US       2000
 #define QUEUE_MIN_US       2000 /* less is not called a queue */
+#define QUEUE_SAMPLES      16   /* round trips that agree on it, to end STARTUP at once */
 #define STUCK_ROUNDS       5
 #define COMPETING_US       (10 * US_PER_S)
 #define QUANTUM_MAX_BYTES  65536
@@ -52,11 +54,13 @@
 #define EXCESS_PACKETS     8
 #define NOISE_MAX_PERCENT  15
 #define BUFFER_CAP_MIN     (4 * QUANTUM_MAX_BYTES)
+#define BUFFER_RTT_US      (10 * US_PER_MS) /* on longer paths such loss is chance */
 #define BUFFER_GROW_US     (100 * US_PER_MS)
 #define CALM_ROUNDS        8
 #define FULL_ROUNDS        3 /* that do not bring a quarter more; with a queue, one */
 #define LOW_ROUNDS         5
-#define STEP_PACKETS       4 /* per round trip, when the rate goes up again */
+#define STEP_PACKETS       4               /* per round trip, when the rate goes up again */
+#define SHY_US             (10 * US_PER_S) /* after loss or marks, before more than the best is tried */
 #define IDLE_US            (5 * US_PER_S)
 
 static uint64_t gained(uint64_t value, uint64_t gain)
@@ -122,10 +126,17 @@ static uint64_t quantum(const struct cc *cc)
 	return max_u64(2 * cc->mtu_bytes, min_u64(bytes, QUANTUM_MAX_BYTES));
 }
 
+/* While we try a little more than what was measured at best. */
+static uint64_t rate_most(const struct bbr *b)
+{
+	return cc_max(&b->rate) + cc_max(&b->rate) / 4;
+}
+
 /* What the path carries as far as we know, short-term bounds included. */
 static uint64_t rate_now(const struct bbr *b)
 {
-	return min_u64(cc_max(&b->rate), b->bounds.rate);
+	return b->bounds.rate == NEVER_US ? cc_max(&b->rate)
+					  : min_u64(rate_most(b), b->bounds.rate);
 }
 
 static uint64_t bdp_of(const struct cc *cc, uint64_t rate, uint64_t gain)
@@ -159,7 +170,7 @@ static bool is_tiny(const struct bbr *b)
 /* More than this above the least round trip is a queue. */
 static uint64_t tolerance_us(const struct bbr *b)
 {
-	return max_u64(b->min_rtt_us / 16, QUEUE_MIN_US);
+	return max_u64(max_u64(b->min_rtt_us / 16, QUEUE_MIN_US), b->packets_us);
 }
 
 static uint64_t queue_us(const struct bbr *b, uint64_t rtt_us)
@@ -179,7 +190,10 @@ static void note_span(struct bbr *b, const struct cc_ack *ack)
 		b->span_us = ack->now_us;
 		b->span_min_us[1] = b->span_min_us[0];
 		b->span_min_us[0] = NEVER_US;
+		b->n_span[1] = b->n_span[0];
+		b->n_span[0] = 0;
 	}
+	b->n_span[0]++;
 	b->span_min_us[0] = min_u64(b->span_min_us[0], ack->rtt_us);
 	b->now.min_rtt_us = min_u64(b->now.min_rtt_us, ack->rtt_us);
 }
@@ -200,7 +214,8 @@ static unsigned n_steps(const struct bbr *b)
 /*
  * A standing queue, at the end of a round: a little below what was delivered, so that it drains
  * within about four rounds. Without one: up by steps that grow as long as there is none, the same
- * for all who share the path, so that they come nearer to each other.
+ * for all who share the path, so that they come nearer to each other. Who was held below his best
+ * by a queue goes on beyond it, slowly: it may have been less than his share.
  */
 static void hold_queue_short(struct cc *cc, uint64_t delivered_rate, uint64_t now_us)
 {
@@ -209,14 +224,19 @@ static void hold_queue_short(struct cc *cc, uint64_t delivered_rate, uint64_t no
 
 	if (queue <= tolerance_us(b)) {
 		const uint64_t step = STEP_PACKETS * cc->mtu_bytes * US_PER_S / rtt_us;
+		const uint64_t base = min_u64(b->bounds.rate, rate_most(b));
 
 		b->competing = false;
 		b->n_stuck = 0;
 		b->queue_before_us = 0;
 		b->n_calm++;
-		if (b->bounds.rate != NEVER_US)
-			b->bounds.rate += n_steps(b) * min_u64(step, b->bounds.rate / 16);
-		if (b->bounds.rate > cc_max(&b->rate))
+		if (b->bounds.rate < cc_max(&b->rate))
+			b->bounds.rate = base + n_steps(b) * min_u64(step, base / 4);
+		else if (b->bounds.rate != NEVER_US && !b->now.app_limited &&
+			 now_us >= b->punished_us + SHY_US)
+			b->bounds.rate = min_u64(base + min_u64(step / STEP_PACKETS, base / 32),
+						 rate_most(b));
+		else
 			b->bounds.rate = NEVER_US;
 		return;
 	}
@@ -244,14 +264,30 @@ static void hold_queue_short(struct cc *cc, uint64_t delivered_rate, uint64_t no
 /* ---- loss
  * ----------------------------------------------------------------------------------------- */
 
-/* In this round so far: more than `percent` above what the path loses by itself. */
-static bool lost_more_than(const struct bbr *b, unsigned percent)
+static uint64_t isqrt(uint64_t v)
 {
-	const uint64_t sent = b->now.acked_bytes + b->now.lost_bytes;
+	uint64_t root = 0;
 
-	return b->now.lost_packets >= EXCESS_PACKETS &&
-	       b->now.lost_bytes * 10000 >
-		       sent * (b->noise + b->noise / 2 + UINT64_C(100) * percent);
+	for (uint64_t bit = UINT64_C(1) << 20; bit != 0; bit >>= 1)
+		if ((root | bit) * (root | bit) <= v)
+			root |= bit;
+	return root;
+}
+
+/*
+ * In this round so far: more than `percent` above what the path loses by itself, and by more than
+ * chance explains: two deviations of as many losses as are expected.
+ */
+static bool lost_more_than(const struct cc *cc, unsigned percent)
+{
+	const struct bbr *b = &cc->bbr;
+
+	if (b->now.lost_packets < EXCESS_PACKETS)
+		return false;
+	const uint64_t sent = b->now.acked_bytes + b->now.lost_bytes;
+	const uint64_t share = b->noise + b->noise / 2 + UINT64_C(100) * percent;
+	const uint64_t n_expected = sent * share / (10000 * (uint64_t)cc->mtu_bytes);
+	return b->now.lost_packets > n_expected + 2 * isqrt(n_expected);
 }
 
 /*
@@ -279,6 +315,7 @@ static void punish(struct cc *cc, uint64_t beta)
 	if (b->now.punished)
 		return;
 	b->now.punished = true;
+	b->punished_us = b->now.start_us;
 	if (b->undo_bytes == 0) {
 		b->undo = b->bounds;
 		b->undo_bytes = b->undo_left_bytes = b->now.lost_bytes;
@@ -301,8 +338,8 @@ static void judge_buffer(struct cc *cc, uint64_t now_us)
 	const uint64_t true_bdp =
 		b->min_rtt_us == NEVER_US ? 0 : cc_max(&b->rate) * b->min_rtt_us / US_PER_S;
 
-	if (b->now.lost_packets >= EXCESS_PACKETS && b->now.lost_bytes * 100 > sent &&
-	    b->now.in_flight > 2 * true_bdp + BUFFER_CAP_MIN) {
+	if (b->min_rtt_us < BUFFER_RTT_US && b->now.lost_packets >= EXCESS_PACKETS &&
+	    b->now.lost_bytes * 100 > sent && b->now.in_flight > 2 * true_bdp + BUFFER_CAP_MIN) {
 		b->buffer_cap =
 			max_u64(gained(b->now.in_flight, GAIN(0.7)), 2 * true_bdp + BUFFER_CAP_MIN);
 		b->buffer_cap_us = now_us;
@@ -337,8 +374,8 @@ static void judge_round(struct cc *cc, const struct cc_ack *ack)
 	if (calm && (b->mode == BBR_PROBE_CRUISE || b->mode == BBR_PROBE_DOWN)) {
 		if (b->now.ce_packets > 0)
 			punish(cc, BETA_CE);
-		else if (queued ? lost_more_than(b, EXCESS_PERCENT)
-				: lost_more_than(b, NOISE_MAX_PERCENT))
+		else if (queued ? lost_more_than(cc, EXCESS_PERCENT)
+				: lost_more_than(cc, NOISE_MAX_PERCENT))
 			punish(cc, BETA);
 	}
 	if (calm && b->mode == BBR_PROBE_CRUISE && !is_tiny(b) && b->now.min_rtt_us != NEVER_US &&
@@ -361,6 +398,7 @@ static bool update_round(struct cc *cc, const struct cc_ack *ack)
 	judge_round(cc, ack);
 	b->round++;
 	b->last_in_flight = b->now.in_flight;
+	b->was_app_limited = b->now.app_limited;
 	memset(&b->now, 0, sizeof(b->now));
 	b->now.end_bytes = b->now.start_bytes = ack->delivered_bytes;
 	b->now.start_us = ack->now_us;
@@ -376,12 +414,16 @@ static void advance_tick(struct bbr *b, uint64_t now_us)
 	b->tick_us = now_us;
 }
 
-static void update_rate(struct bbr *b, const struct cc_ack *ack)
+static void update_rate(struct cc *cc, const struct cc_ack *ack)
 {
+	struct bbr *b = &cc->bbr;
+
 	if (ack->rate == 0)
 		return;
 	if (!ack->rate_app_limited || ack->rate >= cc_max(&b->rate))
 		cc_max_update(&b->rate, TICKS_WINDOW, b->tick, ack->rate);
+	b->up_found_rate = max_u64(b->up_found_rate, ack->rate);
+	b->packets_us = 2 * cc->mtu_bytes * US_PER_S / max_u64(cc_max(&b->rate), 1);
 }
 
 /* How much more came than the rate explains, since the last time it fell behind. */
@@ -443,6 +485,7 @@ static void enter_up(struct bbr *b, uint64_t now_us)
 	enter(b, BBR_PROBE_UP, now_us);
 	advance_tick(b, now_us);
 	b->up_rate = rate_now(b);
+	b->up_found_rate = 0;
 	b->bounds.inflight_lo = NEVER_US;
 	b->undo_bytes = 0;
 }
@@ -453,8 +496,8 @@ static void startup(struct cc *cc, const struct cc_ack *ack, bool round_start)
 	const uint64_t rate = cc_max(&b->rate);
 	const bool queued = queue_now_us(b) > 2 * tolerance_us(b);
 
-	if (queued && (lost_more_than(b, EXCESS_PERCENT) || ack->ce_packets > 0))
-		b->full_pipe = rate < b->full_rate + b->full_rate / 4;
+	if (queued && b->n_span[0] + b->n_span[1] >= QUEUE_SAMPLES)
+		b->full_pipe = true;
 	if (round_start && !ack->rate_app_limited && 4 * b->last_in_flight >= cc->cwnd_bytes) {
 		if (rate >= b->full_rate + b->full_rate / 4) {
 			b->full_rate = rate;
@@ -477,9 +520,9 @@ static void probe_up(struct cc *cc, const struct cc_ack *ack)
 	struct bbr *b = &cc->bbr;
 	const uint64_t in_flight = ack->in_flight_bytes + ack->acked_bytes;
 	const uint64_t phase_us = max_u64(is_tiny(b) ? 0 : b->min_rtt_us, PHASE_MIN_US);
-	const uint64_t rate = cc_max(&b->rate);
+	const uint64_t rate = b->up_found_rate;
 
-	if (b->now.ce_packets > 0 || lost_more_than(b, EXCESS_PERCENT)) {
+	if (b->now.ce_packets > 0 || lost_more_than(cc, EXCESS_PERCENT)) {
 		b->undo = b->bounds;
 		b->undo_bytes = b->undo_left_bytes = b->now.lost_bytes;
 		b->bounds.inflight_hi =
@@ -492,10 +535,11 @@ static void probe_up(struct cc *cc, const struct cc_ack *ack)
 		b->bounds.inflight_hi += ack->acked_bytes / 4;
 	if (ack->now_us - b->phase_us < phase_us)
 		return;
-	/* Found more: go on from there, without the bound that held us below. */
-	if (rate > b->up_rate + b->up_rate / 8 && queue_now_us(b) <= tolerance_us(b)) {
+	/* Found more: go on from there. */
+	if (rate > b->up_rate + b->up_rate / 16 && queue_now_us(b) <= tolerance_us(b)) {
 		b->up_rate = rate;
-		b->bounds.rate = NEVER_US;
+		if (b->bounds.rate != NEVER_US)
+			b->bounds.rate = max_u64(b->bounds.rate, rate);
 		b->phase_us = ack->now_us;
 		return;
 	}
@@ -596,11 +640,23 @@ static void update_mode(struct cc *cc, const struct cc_ack *ack, bool round_star
 /* ---- what comes of it
  * ------------------------------------------------------------------------------- */
 
+/*
+ * A TCP inside that doubles its window per round trip must not wait here, or it takes us for the
+ * end of the path. What it sends grows by the repair of what the path loses, and what was lost is
+ * missing in our measurements.
+ */
+static uint64_t startup_gain(const struct bbr *b, uint64_t gain)
+{
+	const bool spare = b->now.app_limited || b->was_app_limited;
+
+	return spare ? gain + gain * STARTUP_REPAIR * b->noise / 10000 : gain;
+}
+
 static uint64_t pacing_gain(const struct bbr *b)
 {
 	switch ((enum bbr_mode)b->mode) {
 	case BBR_STARTUP:
-		return STARTUP_GAIN;
+		return startup_gain(b, STARTUP_GAIN);
 	case BBR_DRAIN:
 		return DRAIN_GAIN;
 	case BBR_PROBE_DOWN:
@@ -643,13 +699,15 @@ static uint64_t cwnd_bound(const struct cc *cc)
 static void set_cwnd(struct cc *cc, const struct cc_ack *ack)
 {
 	const struct bbr *b = &cc->bbr;
-	uint64_t target = bdp(cc, b->mode == BBR_PROBE_UP ? UP_CWND_GAIN : CWND_GAIN);
+	uint64_t target = bdp(cc, b->mode == BBR_STARTUP    ? startup_gain(b, CWND_GAIN)
+				  : b->mode == BBR_PROBE_UP ? UP_CWND_GAIN
+							    : CWND_GAIN);
 
 	target += 3 * quantum(cc) + (b->full_pipe ? cc_max(&b->extra) : 0);
 	if (b->full_pipe)
 		cc->cwnd_bytes = min_u64(cc->cwnd_bytes + ack->acked_bytes, target);
 	else if (cc->cwnd_bytes < target || ack->delivered_bytes < cwnd_initial(cc))
-		cc->cwnd_bytes += ack->acked_bytes;
+		cc->cwnd_bytes += gained(ack->acked_bytes, startup_gain(b, GAIN(1)));
 	cc->cwnd_bytes = min_u64(cc->cwnd_bytes, cwnd_bound(cc));
 	cc->cwnd_bytes = min_u64(cc->cwnd_bytes, b->buffer_cap);
 	cc->cwnd_bytes = max_u64(cc->cwnd_bytes, cwnd_min(cc));
@@ -674,7 +732,7 @@ static void on_ack(struct cc *cc, const struct cc_ack *ack)
 {
 	const bool round_start = update_round(cc, ack);
 
-	update_rate(&cc->bbr, ack);
+	update_rate(cc, ack);
 	update_extra(cc, ack);
 	update_mode(cc, ack, round_start);
 	set_pacing_rate(cc);

@@ -15,11 +15,13 @@
 #define QUEUE_MIN_US      (5 * US_PER_MS) /* of standing queue, or half the round trip */
 #define BLOCK_US_MIN      (1 * US_PER_MS)
 #define BLOCK_US_MAX      (5 * US_PER_MS)
+#define BLOCK_US_ROOMY    (2 * US_PER_MS)
 #define SOURCES_FEW_PPM   5000 /* loss below which longer blocks do */
 #define SOURCES_MAX       40
 #define SOURCES_MAX_FEW   60
 #define FAIL_PPM          3000 /* of blocks that may need more than parity */
-#define SHARE_OF_SOURCES  2    /* parity is at most 1/2 of the sources: a third of all */
+#define FAIL_PPM_ROOMY    500
+#define SHARE_OF_SOURCES  2 /* parity is at most 1/2 of the sources: a third of all */
 #define CREDIT_MAX        (8 * PARITY_SYMBOL_BYTES)
 #define BULK_WINDOW_US    (100 * US_PER_MS)
 #define BULK_WINDOW_BYTES 32768
@@ -80,12 +82,23 @@ void parity_note_ordered(struct ptcp_assoc *a, size_t n_bytes)
 }
 
 /*
+ * We send less than the path takes. Then parity costs little, and is wanted soon: a TCP in slow
+ * start takes a round that is 6 ms late for a queue, and stops growing.
+ */
+static bool roomy(const struct path *p)
+{
+	return p->app_limited_until != 0;
+}
+
+/*
  * The fewest rows that leave at most FAIL_PPM of blocks unsolved, where each of sources and rows is
  * lost by itself: a block is solved if no more of all are lost than there are rows.
  */
-static unsigned rows_for(uint32_t loss_ppm, unsigned n_sources)
+static unsigned rows_for(const struct path *p, unsigned n_sources)
 {
+	const uint32_t loss_ppm = parity_loss_ppm(p);
 	const double loss = loss_ppm / 1e6, kept = 1 - loss;
+	const double fail = (roomy(p) ? FAIL_PPM_ROOMY : FAIL_PPM) / 1e6;
 
 	if (loss_ppm >= 500000)
 		return PARITY_ROWS_MAX;
@@ -99,7 +112,7 @@ static unsigned rows_for(uint32_t loss_ppm, unsigned n_sources)
 			solved += term;
 			term *= loss * (n - n_lost) / ((n_lost + 1) * kept);
 		}
-		if (1 - solved <= FAIL_PPM / 1e6)
+		if (1 - solved <= fail)
 			return n_rows;
 	}
 	return PARITY_ROWS_MAX;
@@ -139,7 +152,8 @@ bool parity_protects(struct ptcp_assoc *a, const struct path *p)
 
 static uint64_t block_us(const struct path *p)
 {
-	return min_u64(max_u64(p->rtt.srtt_us / 8, BLOCK_US_MIN), BLOCK_US_MAX);
+	return min_u64(max_u64(p->rtt.srtt_us / 8, BLOCK_US_MIN),
+		       roomy(p) ? BLOCK_US_ROOMY : BLOCK_US_MAX);
 }
 
 static void open_block(struct ptcp_assoc *a, const struct path *p)
@@ -153,7 +167,7 @@ static void open_block(struct ptcp_assoc *a, const struct path *p)
 	s->positions = 0;
 	s->n_sources = s->n_rows_sent = 0;
 	s->n_sources_max = loss_ppm < SOURCES_FEW_PPM ? SOURCES_MAX_FEW : SOURCES_MAX;
-	s->n_rows = (unsigned)max_u64(rows_for(loss_ppm, s->n_sources_max), 1);
+	s->n_rows = (unsigned)max_u64(rows_for(p, s->n_sources_max), 1);
 	s->symbol_bytes = 0;
 	s->opened_us = s->used_us = a->now_us;
 	memset(s->rows, 0, s->n_rows * sizeof(s->rows->bytes[0]));
@@ -232,9 +246,9 @@ void parity_close_due(struct ptcp_assoc *a)
 		return;
 	const int64_t affordable = s->credit_bytes / (int64_t)s->symbol_bytes;
 	const unsigned rows_min = a->config.parity == PTCP_PARITY_ALWAYS;
-	s->n_rows = (unsigned)min_u64(
-		min_u64(max_u64(rows_for(parity_loss_ppm(p), s->n_sources), rows_min), s->n_rows),
-		affordable > 0 ? (uint64_t)affordable : 0);
+	s->n_rows =
+		(unsigned)min_u64(min_u64(max_u64(rows_for(p, s->n_sources), rows_min), s->n_rows),
+				  affordable > 0 ? (uint64_t)affordable : 0);
 	s->state = PARITY_CLOSED;
 	if (s->n_rows == 0)
 		parity_drop_block(a);

@@ -502,7 +502,7 @@ int recovery_ack_frame(struct ptcp_assoc *a, struct reader *r, bool ecn)
 	validate_ecn(a, &f);
 	PATH_FOREACH (a, p)
 		if (p->round_acked > 0)
-			after_ack(a, p, p == sampled ? p->rtt.latest_us : 0,
+			after_ack(a, p, p == sampled ? p->rtt.adjusted_us : 0,
 				  p == a->active ? ce_packets : 0);
 
 	const uint64_t keep_us =

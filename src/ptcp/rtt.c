@@ -5,7 +5,7 @@ void rtt_sample(struct rtt *r, uint64_t sample_us, uint64_t ack_delay_us)
 {
 	if (sample_us == 0)
 		sample_us = 1;
-	r->latest_us = sample_us;
+	r->latest_us = r->adjusted_us = sample_us;
 	if (r->srtt_us == 0) {
 		r->min_us = sample_us;
 		r->srtt_us = sample_us;
@@ -15,6 +15,7 @@ void rtt_sample(struct rtt *r, uint64_t sample_us, uint64_t ack_delay_us)
 	r->min_us = min_u64(r->min_us, sample_us);
 	if (sample_us >= r->min_us + ack_delay_us)
 		sample_us -= ack_delay_us;
+	r->adjusted_us = sample_us;
 
 	const uint64_t error_us =
 		r->srtt_us > sample_us ? r->srtt_us - sample_us : sample_us - r->srtt_us;

@@ -8,6 +8,7 @@
 
 struct rtt {
 	uint64_t srtt_us, var_us, min_us, latest_us; /* all 0: not measured */
+	uint64_t adjusted_us; /* the latest, without what the peer waited */
 };
 
 /* One sample; ack_delay_us is what the peer says it waited. */

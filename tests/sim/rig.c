@@ -122,10 +122,6 @@ static void transmit(struct rig *r, unsigned direction, const struct packet *hea
 	const uint64_t wait_us = (start_ns - now_ns) / 1000;
 
 	l->wire_packets++;
-	if (is_lost(r, l) || (c->eats_ect && head->ecn != 0)) {
-		l->lost++;
-		return;
-	}
 	if (wait_us > c->queue_us) {
 		l->overflowed++;
 		return;
@@ -134,6 +130,11 @@ static void transmit(struct rig *r, unsigned direction, const struct packet *hea
 	l->bytes += wire_bytes;
 	if (direction == 0)
 		r->through[head->tunnel == RIG_RAW ? RIG_TUNNELS_MAX : head->tunnel] += wire_bytes;
+	/* What is lost has used the link. */
+	if (is_lost(r, l) || (c->eats_ect && head->ecn != 0)) {
+		l->lost++;
+		return;
+	}
 	struct packet *const p = malloc(sizeof(*p) + n_bytes);
 	assert(p);
 	*p = *head;
@@ -211,6 +212,7 @@ static void tunnel_start(struct rig *r, int tunnel)
 			.role = i == 0 ? PTCP_CLIENT : PTCP_SERVER,
 			.random_seed = { random64(r), random64(r) },
 			.ecn = true,
+			.parity = r->config.parity,
 			.congestion_control = r->config.cc[tunnel],
 			.crypto = { .ctx = e,
 				    .handshake_input = tls_input,
@@ -323,7 +325,7 @@ void rig_carry(struct rig *r, const struct rig_segment *s)
 	const bool inner = s->flow < r->config.n_inner;
 	const size_t n_bytes = s->is_ack ? RIG_ACK_BYTES : RIG_SEGMENT_BYTES;
 	const struct packet head = { .tunnel = RIG_RAW, .segment = *s };
-	const struct ptcp_message_info info = { .flow = 1 + s->flow, .ordered = true };
+	const struct ptcp_message_info info = { .flow = 1 + s->flow, .ordered = !s->is_ack };
 	const struct ptcp_part part = { data, n_bytes };
 
 	if (!inner) {
@@ -393,6 +395,15 @@ static void say(const struct rig *r)
 
 	if (r->config.n_tunnels > 0 && r->ends[0][0].a)
 		ptcp_get_path_stats(r->ends[0][0].a, 0, &p);
+	if (r->config.n_tunnels > 1 && r->ends[1][0].a) {
+		struct ptcp_path_stats q = { 0 };
+
+		ptcp_get_path_stats(r->ends[1][0].a, 0, &q);
+		snprintf(text, sizeof(text), "second: %-10s bw %6.1f pace %6.1f rtt %5.1f/%5.1f",
+			 q.cc_mode ? q.cc_mode : "", (double)q.bandwidth_bytes_per_s / MBIT,
+			 (double)q.pacing_bytes_per_s / MBIT, (double)q.latest_rtt_us / 1000,
+			 (double)q.min_rtt_us / 1000);
+	}
 	if (r->n_flows > 0)
 		rig_tcp_describe(r->flows[r->n_flows - 1], text, sizeof(text));
 	fprintf(stderr,

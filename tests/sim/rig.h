@@ -33,6 +33,7 @@ struct rig_config {
 	struct rig_link_config link[2]; /* there, back */
 	unsigned n_tunnels;
 	enum ptcp_congestion_control cc[RIG_TUNNELS_MAX];
+	enum ptcp_parity parity;
 	bool greedy;               /* tunnels carry messages as many as they can */
 	unsigned n_inner, n_outer; /* TCP flows within the first tunnel, and beside it */
 	uint64_t outer_start_us, tunnel_start_us[RIG_TUNNELS_MAX];
@@ -43,7 +44,7 @@ struct rig_config {
 };
 
 struct rig_result {
-	double utilisation;                /* of the forward link, by IP bytes that came through */
+	double utilisation;                /* of the forward link, by IP bytes that it carried */
 	double goodput_mbit_s;             /* of all tunnels, bytes of messages or of TCP */
 	double share[RIG_TUNNELS_MAX + 1]; /* of what came through: each tunnel, the outer flows */
 	double jain;                       /* among inner flows */

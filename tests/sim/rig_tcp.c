@@ -32,6 +32,8 @@ struct rig_tcp {
 	unsigned n_flying, n_lost, threshold;
 	double cwnd, ssthresh, w_max, k, w_est;
 	uint64_t epoch_us;
+	double undo_cwnd, undo_ssthresh, undo_w_max;
+	unsigned n_undo;         /* resent in this event, and not known to have been in vain */
 	uint64_t recovery_order; /* losses of what left before are of the same event */
 	uint64_t srtt_us, var_us, min_us, round_min_us, round_end_order, rto_us;
 	unsigned backoff;
@@ -108,6 +110,7 @@ static void send_all(struct rig_tcp *t, struct rig *rig, uint64_t now_us)
 				t->resend_from++;
 			t->ring[t->resend_from % RING].again = true;
 			t->n_lost--;
+			t->n_undo++;
 			send_one(t, rig, t->resend_from++, now_us);
 			continue;
 		}
@@ -123,6 +126,10 @@ static void send_all(struct rig_tcp *t, struct rig *rig, uint64_t now_us)
 static void cut(struct rig_tcp *t, bool rto)
 {
 	t->n_cuts++;
+	t->undo_cwnd = rto ? 0 : t->cwnd;
+	t->undo_ssthresh = t->ssthresh;
+	t->undo_w_max = t->w_max;
+	t->n_undo = 0;
 	t->w_max = t->cwnd < t->w_max ? t->cwnd * (1 + BETA) / 2 : t->cwnd;
 	t->ssthresh = fmax(2, t->cwnd * BETA);
 	t->cwnd = rto ? 1 : t->ssthresh;
@@ -177,6 +184,18 @@ static void sample(struct rig_tcp *t, uint64_t rtt_us)
 	hystart(t, rtt_us);
 }
 
+/* Nothing of what was taken for lost had been (RFC 3708, RFC 4015). */
+static void in_vain(struct rig_tcp *t)
+{
+	if (t->undo_cwnd <= 0 || t->n_undo > 0 || t->n_lost > 0)
+		return;
+	t->cwnd = fmax(t->cwnd, t->undo_cwnd);
+	t->ssthresh = t->undo_ssthresh;
+	t->w_max = t->undo_w_max;
+	t->undo_cwnd = 0;
+	t->epoch_us = 0;
+}
+
 static void on_arrived(struct rig_tcp *t, uint32_t number, uint64_t now_us)
 {
 	const unsigned i = number % RING;
@@ -186,8 +205,16 @@ static void on_arrived(struct rig_tcp *t, uint32_t number, uint64_t now_us)
 	if (t->ring[i].state == LOST) {
 		t->n_lost--;
 		t->threshold = (unsigned)min_u64(REORDER_MAX, t->threshold * 2);
+		t->ring[i].state = DONE;
+		in_vain(t);
 	} else {
 		t->n_flying--;
+		/* Sooner than what was sent again can have come: it was the first one. */
+		if (t->ring[i].again && now_us - t->ring[i].sent_us < t->min_us && t->n_undo > 0) {
+			t->n_undo--;
+			t->threshold = (unsigned)min_u64(REORDER_MAX, t->threshold * 2);
+			in_vain(t);
+		}
 	}
 	t->newest_order = max_u64(t->newest_order, t->ring[i].order);
 	if (!t->ring[i].again)

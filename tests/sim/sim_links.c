@@ -24,7 +24,7 @@ struct story {
 	unsigned burst, n_tunnels, n_inner, n_outer;
 	enum ptcp_congestion_control cc[2];
 	double mark_ms;
-	bool bleaches, eats_ect;
+	bool bleaches, eats_ect, parity;
 	double warm_s, measure_s;
 	struct expected expected;
 };
@@ -50,7 +50,7 @@ static const struct story stories[] = {
 	{ "1 Gbit/s, 10 ms", 1000, 10, 50, .n_tunnels = 1, .warm_s = 1, .measure_s = 2,
 	  .expected = { .97, 920, 5, .1 } },
 	{ "1 Mbit/s, 100 ms", 1, 100, 200, .n_tunnels = 1, .warm_s = 5, .measure_s = 15,
-	  .expected = { .90, .8, 40, 1 } },
+	  .expected = { .90, .8, 50, 1 } },
 	{ "a queue of 5 ms", 100, 50, 5, .n_tunnels = 1, .warm_s = 2, .measure_s = 6,
 	  .expected = { .95, 89, 5, 1.5 } },
 	{ "two tunnels", 100, 50, 50, .n_tunnels = 2, .warm_s = 5, .measure_s = 15,
@@ -63,6 +63,13 @@ static const struct story stories[] = {
 	  .measure_s = 30, .expected = { .95, 0, ANY, 3, .outer_share = .4, .tunnel_share = .1 } },
 	{ "one inner cubic", 100, 50, 50, .n_tunnels = 1, .n_inner = 1, .warm_s = 3, .measure_s = 9,
 	  .expected = { .95, 86, 10, .2 } },
+	{ "one inner cubic, 1 % of loss", 100, 50, 50, 1, .parity = true, .n_tunnels = 1, .n_inner = 1,
+	  .warm_s = 3, .measure_s = 9, .expected = { .9, 80, 10, .5 } },
+	{ "one inner cubic, 10 % of loss", 100, 50, 50, 10, .parity = true, .n_tunnels = 1, .n_inner = 1,
+	  .warm_s = 3, .measure_s = 9, .expected = { .8, 50, 10, .5 } },
+	{ "inner cubic beside cubic", 100, 50, 50, .n_tunnels = 1, .n_inner = 1, .n_outer = 1,
+	  .warm_s = 10, .measure_s = 30,
+	  .expected = { .9, 0, ANY, 3, .outer_share = .35, .tunnel_share = .13 } },
 	{ "16 inner cubics", 100, 50, 50, .n_tunnels = 1, .n_inner = 16, .warm_s = 3, .measure_s = 9,
 	  .expected = { .95, 86, 10, .5, .jain = .95 } },
 	{ "cubic, clean", 100, 50, 50, .n_tunnels = 1, .cc = { PTCP_CC_CUBIC }, .warm_s = 5,
@@ -100,15 +107,21 @@ static struct rig_config config_of(const struct story *s)
 		.eats_ect = s->eats_ect,
 	};
 
+	const uint64_t seed = getenv("SIM_SEED") ? strtoull(getenv("SIM_SEED"), NULL, 10) : 1;
+
 	return (struct rig_config){
-		.seed = 1,
+		.seed = seed,
+		.outer_start_us = seed * 137137 % US_PER_S,
 		.link = { link, link },
 		.n_tunnels = s->n_tunnels,
 		.cc = { s->cc[0], s->cc[1] },
+		.parity = s->parity ? PTCP_PARITY_AUTO : PTCP_PARITY_OFF,
 		.greedy = s->n_inner == 0,
 		.n_inner = s->n_inner,
 		.n_outer = s->n_outer,
-		.tunnel_start_us = { 0, strstr(s->name, "late") ? 5 * US_PER_S : 0 },
+		.tunnel_start_us = { s->n_outer > 0 ? seed * 313131 % US_PER_S : 0,
+				     strstr(s->name, "late") ? 5 * US_PER_S
+							     : (seed - 1) * 71717 % US_PER_S },
 		.warm_us = us(s->warm_s * 1000),
 		.measure_us = us(s->measure_s * 1000),
 		.verbose = getenv("SIM_VERBOSE") != NULL,
