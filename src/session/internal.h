@@ -100,6 +100,7 @@ struct streams {
 	struct endpoint targets[OFFER_STREAMS_MAX]; /* the peer's */
 	size_t n_targets;
 	uint64_t connect_us;  /* when to connect there; NEVER_US: no need */
+	uint64_t tried_us;    /* the last time; 0: not yet. Of all rendezvous */
 	uint64_t wait_udp_us; /* until then UDP may still do it */
 	unsigned n_tries;
 	uint8_t seen[STREAM_SEEN_MAX][STREAM_NONCE_BYTES]; /* hellos, the last ones */

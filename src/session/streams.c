@@ -106,6 +106,10 @@ static void plan(struct session *s, uint64_t now_us)
 		return;
 	t->connect_us = now_us + (t->requester ? 0 : CONNECT_TURN_US);
 	t->wait_udp_us = t->connect_us + CONNECT_AFTER_US;
+	/* However often the peer tells of new addresses, or asks: it chooses where we connect to.
+	 */
+	if (t->tried_us)
+		t->connect_us = max_u64(t->connect_us, t->tried_us + CONNECT_RETRY_US);
 }
 
 int session_streams_open(struct session *s, uint64_t now_us)
@@ -235,6 +239,7 @@ void session_streams_tick(struct session *s, uint64_t now_us)
 		t->connect_us = min_u64(t->wait_udp_us, now_us + CONNECT_LOOK_US);
 		return;
 	}
+	t->tried_us = now_us;
 	t->connect_us = now_us + (CONNECT_RETRY_US << t->n_tries);
 	if (t->n_tries < CONNECT_RETRY_MAX)
 		t->n_tries++;

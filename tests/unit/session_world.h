@@ -63,6 +63,7 @@ struct end {
 	uint64_t bind_counter;
 	unsigned n_binds;
 	bool udp_blocked; /* and it knows */
+	unsigned n_wants; /* to connect */
 };
 
 /* A TCP connection; each end has a number for it, 0: not (any more). */
@@ -508,6 +509,7 @@ static void pump_events(struct world *w, int i)
 			memcpy(item->id, event.channel.id, sizeof(item->id));
 			break;
 		case SESSION_EVENT_WANT_STREAM:
+			e->n_wants++;
 			connect_streams(w, i);
 			break;
 		case SESSION_EVENT_STREAM_UNUSED:

@@ -223,6 +223,27 @@ static void a_copied_hello_and_a_forged_one_get_nothing(void **state)
 	world_fini(&w);
 }
 
+static void a_peer_does_not_make_us_connect_more_often(void **state)
+{
+	struct world w;
+
+	(void)state;
+	world_init_tcp(&w);
+	w.tcp_works = false;
+	w.end[0].udp_blocked = true;
+	bring_up(&w);
+	/* Another address with each of its lists, and a new rendezvous in between. */
+	for (unsigned i = 0; i < 120; i++) {
+		session_set_stream_port(w.end[1].s, (uint16_t)(5000 + i));
+		session_network_changed(w.end[1].s, w.now_us);
+		if (i == 60)
+			session_route_lost(w.end[1].s, &w.route, w.now_us);
+		run_for(&w, US_PER_S / 2, NULL);
+	}
+	assert_in_range(w.end[0].n_wants, 2, 7);
+	world_fini(&w);
+}
+
 static void in_relay_mode_nobody_is_connected_to(void **state)
 {
 	struct session_name names[SESSION_NAMES_MAX];
@@ -914,6 +935,7 @@ int main(void)
 		cmocka_unit_test(a_connection_that_ends_is_replaced_by_the_relay_then_by_another),
 		cmocka_unit_test(once_udp_works_the_connection_is_closed),
 		cmocka_unit_test(a_copied_hello_and_a_forged_one_get_nothing),
+		cmocka_unit_test(a_peer_does_not_make_us_connect_more_often),
 		cmocka_unit_test(in_relay_mode_nobody_is_connected_to),
 		cmocka_unit_test(without_a_direct_path_the_relay_goes_by_udp),
 		cmocka_unit_test(when_the_relay_by_udp_fails_that_by_tls_takes_over_and_back),
