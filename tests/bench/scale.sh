@@ -32,7 +32,8 @@ mean_ping() { # HOST TARGET
 
 # ticks PID: CPU time in milliseconds (USER_HZ is 100)
 cpu_ms() { awk '{ print ($14 + $15) * 10 }' "/proc/$1/stat"; }
-switches() { awk '/^voluntary_ctxt/ { print $2 }' "/proc/$1/status"; }
+# of all its threads
+switches() { cat /proc/"$1"/task/*/status | awk '/^voluntary_ctxt/ { n += $2 } END { print n }'; }
 
 scale_lab scale "$peers" || exit 1
 rss_start=$(scale_rss)
@@ -50,8 +51,10 @@ on dut "$load" blast 0 1 "$seconds" "$mbit"
 one=$(scale_report)
 sleep 1
 scale_report >/dev/null
+cpu_load=$(cpu_ms "$SCALE_DAEMON")
 on dut "$load" blast 0 "$peers" "$seconds" "$mbit"
 all=$(scale_report)
+cpu_load=$(($(cpu_ms "$SCALE_DAEMON") - cpu_load))
 rss_load=$(scale_rss)
 sleep 8
 rss_after=$(scale_rss)
@@ -59,7 +62,7 @@ rss_after=$(scale_rss)
 report() {
     python3 - "$@" <<'PY'
 import json, sys
-peers, setup_us, rss0, rss1, idle, cpu, wake, ping, one, alls, rss2, rss3, seconds = sys.argv[1:14]
+peers, setup_us, rss0, rss1, idle, cpu, wake, ping, one, alls, rss2, rss3, seconds, cpu2 = sys.argv[1:15]
 one, alls = json.loads(one), json.loads(alls)
 mbit = lambda r: round(r["bytes"] * 8 / float(seconds) / 1e6)
 out = {
@@ -70,6 +73,7 @@ out = {
     "idle_cpu_percent": round(float(cpu) / 10 / float(idle), 2),
     "idle_wakeups_per_s": round(int(wake) / float(idle), 1),
     "ping_ms": float(ping or 0), "one_mbit": mbit(one), "all_mbit": mbit(alls),
+    "all_cpu_percent": round(float(cpu2) / 10 / float(seconds)),
     "all_active": alls["active"], "least_bytes": alls["least"], "median_bytes": alls["median"],
     "most_bytes": alls["most"], "rss_load_kib": int(rss2), "rss_after_kib": int(rss3),
 }
@@ -77,7 +81,7 @@ json.dump(out, sys.stdout)
 print()
 PY
 }
-result=$(report "$peers" "$setup_us" "$rss_start" "$rss_up" "$idle" "$cpu" "$wake" "$ping_ms" "$one" "$all" "$rss_load" "$rss_after" "$seconds")
+result=$(report "$peers" "$setup_us" "$rss_start" "$rss_up" "$idle" "$cpu" "$wake" "$ping_ms" "$one" "$all" "$rss_load" "$rss_after" "$seconds" "$cpu_load")
 python3 -c 'import json,sys
 for k, v in json.loads(sys.argv[1]).items(): print(f"{k:20} {v}")' "$result"
 if [ -n "$json" ]; then echo "$result" >"$json"; fi
