@@ -173,6 +173,9 @@ static bool udp_blocked(void *user)
 	return ((struct end *)user)->udp_blocked;
 }
 
+/* For ends that start from now on; see session_config. */
+static uint8_t world_cid_divisor, world_cid_remainder;
+
 static void end_start(struct world *w, int i)
 {
 	struct end *e = &w->end[i];
@@ -188,6 +191,8 @@ static void end_start(struct world *w, int i)
 		.udp_blocked = udp_blocked,
 		.trace = trace,
 		.user = e,
+		.cid_divisor = world_cid_divisor,
+		.cid_remainder = world_cid_remainder,
 	};
 	struct nat_candidate host = { .kind = NAT_HOST, .endpoint = e->at };
 

@@ -36,6 +36,34 @@ static void one_side_wants_the_link_and_both_come_up(void **state)
 	world_fini(&w);
 }
 
+static unsigned n_ids_with_remainder(struct world *w, uint8_t divisor, uint8_t remainder)
+{
+	struct session_name names[SESSION_NAMES_MAX];
+	unsigned n_found = 0;
+
+	for (int i = 0; i < 2; i++)
+		for (size_t n = session_names(w->end[i].s, names); n > 0; n--)
+			n_found += names[n - 1].kind == SESSION_NAME_CID &&
+				   names[n - 1].bytes[0] % divisor == remainder;
+	return n_found;
+}
+
+static void connection_ids_leave_the_remainder_that_was_asked_for(void **state)
+{
+	struct world w;
+
+	(void)state;
+	for (uint8_t divisor = 2; divisor <= 16; divisor++) {
+		world_cid_divisor = divisor;
+		world_cid_remainder = (uint8_t)(divisor - 1);
+		world_init(&w);
+		bring_up(&w);
+		assert_int_equal(n_ids_with_remainder(&w, divisor, world_cid_remainder), 2);
+		world_fini(&w);
+	}
+	world_cid_divisor = world_cid_remainder = 0;
+}
+
 static void it_moves_from_the_relay_to_a_direct_path(void **state)
 {
 	struct world w;
@@ -927,6 +955,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(one_side_wants_the_link_and_both_come_up),
+		cmocka_unit_test(connection_ids_leave_the_remainder_that_was_asked_for),
 		cmocka_unit_test(it_moves_from_the_relay_to_a_direct_path),
 		cmocka_unit_test(without_udp_it_works_through_the_relay),
 		cmocka_unit_test(without_udp_a_peer_that_listens_is_reached_by_tcp),
