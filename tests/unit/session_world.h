@@ -48,6 +48,7 @@ struct end {
 	struct session *s;
 	struct endpoint at; /* its socket, as the network sees it */
 	bool online;        /* its daemon is connected to the server */
+	bool asleep;        /* its machine is: nothing runs, and what comes is lost */
 	bool refuses;
 	unsigned random_left; /* calls until there is no randomness any more; 0: for ever */
 	enum session_state state;
@@ -586,7 +587,8 @@ static uint64_t next_due(const struct world *w)
 	TAILQ_FOREACH (item, &w->items, entry)
 		due_us = min_u64(due_us, item->due_us);
 	for (int i = 0; i < 2; i++)
-		due_us = min_u64(due_us, session_deadline_us(w->end[i].s));
+		if (!w->end[i].asleep)
+			due_us = min_u64(due_us, session_deadline_us(w->end[i].s));
 	return due_us;
 }
 
@@ -601,7 +603,8 @@ static bool run_until(struct world *w, uint64_t end_us, bool (*done)(struct worl
 		uint64_t due_us;
 
 		for (int i = 0; i < 2; i++)
-			pump(w, i);
+			if (!w->end[i].asleep)
+				pump(w, i);
 		if (done && done(w))
 			return true;
 		due_us = next_due(w);
@@ -615,12 +618,14 @@ static bool run_until(struct world *w, uint64_t end_us, bool (*done)(struct worl
 		for (item = TAILQ_FIRST(&w->items); item; item = next) {
 			next = TAILQ_NEXT(item, entry);
 			if (item->due_us <= w->now_us) {
-				deliver(w, item);
+				if (!w->end[item->to].asleep)
+					deliver(w, item);
 				item_free(w, item);
 			}
 		}
 		for (int i = 0; i < 2; i++)
-			if (w->now_us >= session_deadline_us(w->end[i].s))
+			if (!w->end[i].asleep &&
+			    w->now_us >= session_deadline_us(w->end[i].s))
 				session_tick(w->end[i].s, w->now_us);
 	}
 }

@@ -868,6 +868,42 @@ static void after_hours_of_sleep_the_link_comes_back(void **state)
 	world_fini(&w);
 }
 
+/* One of the two sleeps for an hour, longer than any timeout; the other one's clock runs on. */
+static void after_an_hour_of_sleep_of_one_side_the_link_comes_back(void **state)
+{
+	(void)state;
+	for (int sleeper = 0; sleeper < 2; sleeper++) {
+		struct end *e;
+		struct tun_addresses a;
+		struct world w;
+		unsigned frames;
+
+		world_init(&w);
+		e = &w.end[sleeper];
+		a = addresses_of(w.end[!sleeper].address, e->address);
+		session_want(w.end[1].s, true, w.now_us);
+		bring_up(&w);
+		assert_true(run_for(&w, 5 * US_PER_S, both_direct));
+		e->asleep = true;
+		e->online = false;
+		run_for(&w, 3600 * US_PER_S, NULL);
+		assert_int_not_equal(w.end[!sleeper].state, SESSION_UP);
+		/* Awake: its connection to the server has died, and is made again. */
+		e->asleep = false;
+		session_route_lost(e->s, &w.route, w.now_us);
+		session_network_changed(e->s, w.now_us);
+		e->online = true;
+		session_wake(e->s, w.now_us);
+		assert_true(run_for(&w, 3 * US_PER_S, both_up));
+		run_for(&w, US_PER_S, NULL);
+		frames = e->n_frames;
+		assert_int_equal(send_packet(&w, !sleeper, &a, 1), 0);
+		run_for(&w, US_PER_S, NULL);
+		assert_int_equal(e->n_frames, frames + 1);
+		world_fini(&w);
+	}
+}
+
 static void a_nudge_asks_once_and_finds_a_peer_that_waits(void **state)
 {
 	struct world w;
@@ -989,6 +1025,7 @@ int main(void)
 		cmocka_unit_test(a_stranger_does_not_make_us_judge_its_address),
 		cmocka_unit_test(running_out_of_randomness_ends_an_attempt_and_nothing_else),
 		cmocka_unit_test(after_hours_of_sleep_the_link_comes_back),
+		cmocka_unit_test(after_an_hour_of_sleep_of_one_side_the_link_comes_back),
 		cmocka_unit_test(a_nudge_asks_once_and_finds_a_peer_that_waits),
 		cmocka_unit_test(forged_signals_change_nothing),
 		cmocka_unit_test(a_peer_with_another_key_than_the_rendezvous_told_is_not_connected),
