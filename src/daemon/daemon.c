@@ -331,6 +331,9 @@ static int start_services(struct daemon *d)
 
 static void stop_services(struct daemon *d)
 {
+	/* Closed one by one, hundreds of devices would take the kernel many seconds. */
+	if (d->exit_status == EXIT_SUCCESS)
+		tell_monitor(d, TUN_REQUEST_LINKS_END);
 	control_stop(d);
 	names_stop(d);
 	requests_save(d);

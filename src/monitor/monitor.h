@@ -45,7 +45,8 @@ struct monitor_requests {
 	bool used[TUN_SLOTS_MAX];
 	bool failed[TUN_SLOTS_MAX]; /* the last LINK_CREATE did; one LINK_DELETE may follow */
 	struct tun_addresses addresses[TUN_SLOTS_MAX];
-	bool ready; /* READY came: it comes once */
+	bool ready;     /* READY came: it comes once */
+	uint32_t group; /* of all interfaces that were made */
 	struct tun_guard guard;
 };
 
@@ -56,6 +57,9 @@ struct monitor_requests {
  */
 int requests_handle(struct monitor_requests *requests, const struct tun_request *request,
 		    struct tun_reply *ret_reply, int *ret_fd);
+
+/* No link is needed any more: the end of all interfaces at once. */
+void requests_end_links(struct monitor_requests *requests);
 
 /* watch.c: serves until the daemon ends; the exit status for the whole program. */
 int monitor_watch(pid_t daemon_pid, int ipc_fd);

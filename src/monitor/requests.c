@@ -79,14 +79,15 @@ static bool guard(struct tun_guard *g, const struct tun_addresses *a)
 	return r == 0 && g->open;
 }
 
-static int make_link(struct tun_guard *g, const struct tun_request *request,
+static int make_link(struct monitor_requests *requests, const struct tun_request *request,
 		     struct tun_reply *reply, int *ret_fd)
 {
 	struct tun_link_config config = { .name = reply->ifname,
 					  .alias = request->alias,
 					  .addresses = request->addresses,
 					  .mtu = request->mtu ? request->mtu : TUN_MTU,
-					  .queue_packets = request->queue_packets };
+					  .queue_packets = request->queue_packets,
+					  .group = requests->group };
 	_cleanup_(closep) int fd = -1;
 	uint32_t families = 0;
 	int r = tun_device_open(request->ifname, reply->ifname, &reply->features, &fd);
@@ -94,7 +95,7 @@ static int make_link(struct tun_guard *g, const struct tun_request *request,
 	if (r < 0)
 		return r;
 	/* First the guard, then the address. */
-	if (guard(g, &request->addresses))
+	if (guard(&requests->guard, &request->addresses))
 		reply->features |= TUN_FEATURE_GUARD;
 	r = tun_link_setup(&config, &reply->ifindex, &families);
 	if (r < 0)
@@ -113,7 +114,7 @@ static int create(struct monitor_requests *requests, const struct tun_request *r
 	if (peer_is_taken(requests, &request->addresses))
 		reply->status = -EADDRINUSE;
 	else
-		reply->status = make_link(&requests->guard, request, reply, ret_fd);
+		reply->status = make_link(requests, request, reply, ret_fd);
 	requests->failed[request->slot] = reply->status != 0;
 	if (reply->status == 0) {
 		requests->used[request->slot] = true;
@@ -124,6 +125,23 @@ static int create(struct monitor_requests *requests, const struct tun_request *r
 			  strerror(-reply->status));
 	}
 	return 0;
+}
+
+void requests_end_links(struct monitor_requests *requests)
+{
+	bool any = false;
+	int r;
+
+	for (size_t i = 0; i < TUN_SLOTS_MAX; i++) {
+		any = any || requests->used[i];
+		/* The daemon may still take each back. */
+		requests->failed[i] = requests->failed[i] || requests->used[i];
+		requests->used[i] = false;
+	}
+	/* The daemon closes them too, or has: then there is none left. */
+	r = any ? tun_link_delete_group(requests->group) : 0;
+	if (r < 0 && r != -ENODEV)
+		log_debug("cannot remove the interfaces at once: %s", strerror(-r));
 }
 
 int requests_handle(struct monitor_requests *requests, const struct tun_request *request,
@@ -154,6 +172,9 @@ int requests_handle(struct monitor_requests *requests, const struct tun_request 
 		return 0;
 	case TUN_REQUEST_STOPPING:
 		service_notify("STOPPING=1");
+		return 0;
+	case TUN_REQUEST_LINKS_END:
+		requests_end_links(requests);
 		return 0;
 	default:
 		return -EPROTO;

@@ -3,6 +3,7 @@
 
 #include <poll.h>
 #include <signal.h>
+#include <sys/random.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -33,6 +34,14 @@ static void end(struct watch *w, int exit_status)
 	w->exit_status = exit_status;
 }
 
+/* The daemon is about to end; its status comes by SIGCHLD, once the kernel has taken away one after
+ * the other what it held. */
+static void closed(struct watch *w)
+{
+	w->ipc_fd = -1; /* poll() passes over it */
+	requests_end_links(&w->requests);
+}
+
 static void on_request(struct watch *w)
 {
 	_cleanup_(closep) int fd = -1;
@@ -40,8 +49,10 @@ static void on_request(struct watch *w)
 	struct tun_reply reply;
 	int r = tun_ipc_receive_request(w->ipc_fd, &request);
 
-	if (r == TUN_IPC_CLOSED) /* it is about to end; its status comes by SIGCHLD */
+	if (r == TUN_IPC_CLOSED) {
+		closed(w);
 		return;
+	}
 	if (r == 0)
 		r = requests_handle(&w->requests, &request, &reply, &fd);
 	if (r == 0 && reply.type != 0)
@@ -115,7 +126,7 @@ static void turn(struct watch *w)
 	if (fds[1].revents & POLLIN)
 		on_request(w);
 	else if (fds[1].revents)
-		w->ipc_fd = -1; /* poll() passes over it; the daemon's status is on its way */
+		closed(w);
 	if (fds[0].revents)
 		on_signal(w);
 }
@@ -138,6 +149,10 @@ int monitor_watch(pid_t daemon_pid, int ipc_fd)
 			   .stop_deadline_us = NEVER_US };
 	sigset_t signals;
 
+	/* Of no other daemon, nor of anybody else. */
+	if (getrandom(&w.requests.group, sizeof(w.requests.group), 0) != sizeof(w.requests.group))
+		w.requests.group = (uint32_t)getpid();
+	w.requests.group |= 1u << 30;
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGCHLD);
 	sigaddset(&signals, SIGTERM);

@@ -28,6 +28,7 @@ const char *tun_request_name(uint32_t type)
 		[TUN_REQUEST_READY] = "ready",
 		[TUN_REQUEST_ALIVE] = "alive",
 		[TUN_REQUEST_STOPPING] = "stopping",
+		[TUN_REQUEST_LINKS_END] = "links-end",
 	};
 	static_assert(ARRAY_SIZE(names) == TUN_REQUEST_COUNT, "a name for each request");
 

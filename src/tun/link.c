@@ -114,6 +114,8 @@ static int set_properties(struct nl_sock *sk, uint32_t ifindex,
 			     config->queue_packets ? config->queue_packets : TUN_QUEUE_PACKETS);
 	if (config->alias)
 		rtnl_link_set_ifalias(change, config->alias);
+	if (config->group)
+		rtnl_link_set_group(change, config->group);
 	return change_link(sk, ifindex, change);
 }
 
@@ -248,6 +250,29 @@ int tun_link_setup(const struct tun_link_config *config, uint32_t *ret_ifindex,
 	*ret_ifindex = ifindex;
 	*ret_features = families;
 	return 0;
+}
+
+int tun_link_delete_group(uint32_t group)
+{
+	const struct ifinfomsg info = { .ifi_family = AF_UNSPEC };
+	_cleanup_(nl_socket_freep) struct nl_sock *sk = NULL;
+	struct nl_msg *message;
+	int r;
+
+	if (group == 0)
+		return -EINVAL;
+	r = open_socket(&sk);
+	if (r < 0)
+		return r;
+	message = nlmsg_alloc_simple(RTM_DELLINK, NLM_F_REQUEST);
+	if (!message)
+		return -ENOMEM;
+	if (nlmsg_append(message, (void *)(uintptr_t)&info, sizeof(info), NLMSG_ALIGNTO) < 0 ||
+	    nla_put_u32(message, IFLA_GROUP, group) < 0) {
+		nlmsg_free(message);
+		return -ENOMEM;
+	}
+	return fault(nl_send_sync(sk, message)); /* which frees it */
 }
 
 /* ---- which addresses are taken ------------------------------------------------------------ */

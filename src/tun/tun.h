@@ -87,6 +87,7 @@ struct tun_link_config {
 	struct tun_addresses addresses;
 	uint32_t mtu;
 	uint32_t queue_packets; /* txqueuelen; 0: TUN_QUEUE_PACKETS */
+	uint32_t group;         /* see tun_link_delete_group(); 0: none */
 };
 
 /*
@@ -124,6 +125,13 @@ void tun_guard_close(struct tun_guard *g);
 /* ---- routes ------------------------------------------------------------------------------- */
 
 /*
+ * Ends all devices of that group, whoever holds them open, in about the time of one: the kernel
+ * waits for its packet paths to be clear of a device, and here once for all. Never for 0, where
+ * everybody's are: -EINVAL. -ENODEV: there is none.
+ */
+int tun_link_delete_group(uint32_t group);
+
+/*
  * Whether an IPv4 address is already taken on this machine: an own address, or
  * a route other than the default one covers it. Needs no privilege. 1 taken,
  * 0 free, negative fault.
@@ -153,6 +161,7 @@ enum tun_request_type {
 	TUN_REQUEST_READY,       /* the daemon serves; once (READY=1 for systemd) */
 	TUN_REQUEST_ALIVE,       /* the daemon's loop turns (WATCHDOG=1) */
 	TUN_REQUEST_STOPPING,    /* the daemon is on its way out (STOPPING=1) */
+	TUN_REQUEST_LINKS_END,   /* no link is needed any more; LINK_DELETE may follow for each */
 	TUN_REQUEST_COUNT,
 };
 
