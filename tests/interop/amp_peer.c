@@ -237,6 +237,7 @@ static void serve_listen(struct peer *p, const struct q2q_event *event)
 {
 	struct reader r = reader_over(event->call.listen.protocols.data,
 				      event->call.listen.protocols.n_bytes);
+	const struct q2q_answer nothing = { .command = Q2Q_LISTEN };
 	struct amp_value name;
 
 	while (amp_list_next(&r, &name) == 0 && n_listeners < ITEMS_MAX) {
@@ -247,7 +248,7 @@ static void serve_listen(struct peer *p, const struct q2q_event *event)
 			 "%s", event->call.listen.from.text);
 		n_listeners++;
 	}
-	must(q2q_conn_answer(p->conn, event->ask, NULL, now_us()), "listen");
+	must(q2q_conn_answer(p->conn, event->ask, &nothing, now_us()), "listen");
 }
 
 /* An entry of our own, reached by a virtual transport alone. */

@@ -163,7 +163,8 @@ queue = json.load(sys.stdin)["peers"][0]["detail"]["queue"]
 print(sum(queue[how] for how in sys.argv[1:]))' "$@"
 }
 
-on alice sysctl -qw net.ipv4.tcp_ecn=1
+# Slow start that nothing but loss or CE ends: other controllers may stop before there is a queue.
+on alice sysctl -qw net.ipv4.tcp_ecn=1 net.ipv4.tcp_congestion_control=reno
 watch_inner bob
 read -r agreed ce _ <<<"$(flow "$BOB" 5000000 40)"
 tap "a flow that agreed on ECN" [ "$agreed" = 1 ]
