@@ -77,8 +77,13 @@ static void on_inbound(struct hub_link *h, const struct q2q_event *event)
 	const char *status;
 	int r;
 
-	if (!h->own || h->daemon->stopping ||
-	    !amp_value_is(&call->inbound.protocol, HUB_PROTOCOL) || !call->inbound.q2q_tun ||
+	if (h->daemon->stopping) {
+		/* Saying goodbye to peers and gateways: they are to try again, not to give up. */
+		answer_empty(h, event->ask, "offline");
+		return;
+	}
+	if (!h->own || !amp_value_is(&call->inbound.protocol, HUB_PROTOCOL) ||
+	    !call->inbound.q2q_tun ||
 	    !q2q_address_equal(&call->inbound.to, &h->identity->address) ||
 	    !call->inbound.certificate.data ||
 	    crypto_cert_from_der(call->inbound.certificate.data, call->inbound.certificate.n_bytes,

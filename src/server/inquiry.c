@@ -227,11 +227,14 @@ static void take_listeners(struct inquiry *q, struct client *listener,
 	clients_tell_gone(q->requester->server);
 }
 
-/* Only words that we know pass; of several listeners the one that tells most is passed on. */
+/*
+ * Only words that we know pass, for others and for none stands a refusal; of several listeners the
+ * one that tells most is passed on. One that is about to end says "offline" itself.
+ */
 static void take_status(struct inquiry *q, const struct amp_value *status)
 {
-	static const char *const words[] = { "refused", "down", "busy" };
-	size_t had = 0, has = 0;
+	static const char *const words[] = { "offline", "refused", "down", "busy" };
+	size_t had = 0, has = 1;
 
 	for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
 		if (q->status && strcmp(q->status, words[i]) == 0)

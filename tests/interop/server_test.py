@@ -398,7 +398,8 @@ def an_empty_answer_says_why(shared):
         assert status("nobody@" + DOMAIN) == b"unknown"
         assert status(pia.address) == b"offline"
         pia.listen(pia.address, "q2q-tun")
-        for said, told in ((b"refused", b"refused"), (b"busy", b"busy"), (b"\x1b[2J", b"refused")):
+        for said, told in ((b"refused", b"refused"), (b"busy", b"busy"), (b"offline", b"offline"),
+                           (b"\x1b[2J", b"refused")):
             ask = olaf.ask("inbound", From=olaf.address, to=pia.address, protocol="q2q-tun",
                            q2q__tun="1")
             pia.answer(pia.next_command("inbound"), listeners=b"", q2q__tun__status=said)
