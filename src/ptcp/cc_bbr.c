@@ -43,6 +43,7 @@
 #define MIN_RTT_STALE_US   (5 * US_PER_S)
 #define PROBE_RTT_US       (200 * US_PER_MS)
 #define RTT_FLOOR_US       1000
+#define PACKETS_TINY_US    100 /* for two packets: a slower link has a queue, however near it is */
 #define PHASE_MIN_US       2000
 #define QUEUE_MIN_US       2000 /* less is not called a queue */
 #define QUEUE_SAMPLES      16   /* round trips that agree on it, to end STARTUP at once */
@@ -164,7 +165,8 @@ static void lift_bounds(struct bbr *b)
 
 static bool is_tiny(const struct bbr *b)
 {
-	return b->min_rtt_us < RTT_FLOOR_US || b->min_rtt_us == NEVER_US;
+	return (b->min_rtt_us < RTT_FLOOR_US && b->packets_us < PACKETS_TINY_US) ||
+	       b->min_rtt_us == NEVER_US;
 }
 
 /* More than this above the least round trip is a queue. */
@@ -496,7 +498,9 @@ static void startup(struct cc *cc, const struct cc_ack *ack, bool round_start)
 	const uint64_t rate = cc_max(&b->rate);
 	const bool queued = queue_now_us(b) > 2 * tolerance_us(b);
 
-	if (queued && b->n_span[0] + b->n_span[1] >= QUEUE_SAMPLES)
+	/* Slow links see few round trips, but then packets that are lost. */
+	if (queued &&
+	    (b->n_span[0] + b->n_span[1] >= QUEUE_SAMPLES || lost_more_than(cc, EXCESS_PERCENT)))
 		b->full_pipe = true;
 	if (round_start && !ack->rate_app_limited && 4 * b->last_in_flight >= cc->cwnd_bytes) {
 		if (rate >= b->full_rate + b->full_rate / 4) {
