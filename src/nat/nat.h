@@ -340,8 +340,8 @@ int nat_portmap_announced(struct nat_portmap *m, const uint8_t *data, size_t dat
 void nat_portmap_renew(struct nat_portmap *m, uint64_t now_us);
 uint64_t nat_portmap_deadline_us(const struct nat_portmap *m);
 void nat_portmap_tick(struct nat_portmap *m, uint64_t now_us);
-/* The end: the request that deletes the mapping; its size, or 0 if there is none. Call
- * nat_portmap_igd_release() first. */
+/* The end: the request that deletes the mapping, or what was asked for and not answered; its size,
+ * or 0. Call nat_portmap_igd_release() first. */
 size_t nat_portmap_release(struct nat_portmap *m, uint8_t out[static NAT_PORTMAP_BYTES_MAX]);
 
 /*

@@ -143,10 +143,12 @@ size_t nat_portmap_output(struct nat_portmap *m, uint8_t out[static NAT_PORTMAP_
 
 size_t nat_portmap_release(struct nat_portmap *m, uint8_t out[static NAT_PORTMAP_BYTES_MAX])
 {
+	/* Asked for, and the answer may be on its way. */
+	const bool asked = m->state == NAT_PORTMAP_ASKING && m->n_sent > 0;
 	const bool mapped = m->state != NAT_PORTMAP_IDLE && is_mapped(m);
 
 	m->state = NAT_PORTMAP_IDLE;
-	return mapped && m->method != NAT_PORTMAP_IGD ? write_request(m, 0, out) : 0;
+	return (mapped || asked) && m->method != NAT_PORTMAP_IGD ? write_request(m, 0, out) : 0;
 }
 
 static void fill_igd(const struct nat_portmap *m, enum nat_igd_op op,

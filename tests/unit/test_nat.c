@@ -753,6 +753,22 @@ static void an_older_gateway_is_asked_by_nat_pmp(void **state)
 	assert_memory_equal(out, erase, sizeof(erase));
 }
 
+static void a_port_that_was_only_asked_for_is_given_back(void **state)
+{
+	struct nat_portmap m = new_portmap(false);
+	uint8_t out[NAT_PORTMAP_BYTES_MAX];
+	static const uint8_t none[4];
+
+	(void)state;
+	assert_int_equal(nat_portmap_release(&m, out), 0); /* not even that */
+	m = new_portmap(false);
+	assert_int_equal(nat_portmap_output(&m, out, 0), 60);
+	assert_memory_not_equal(out + 4, none, 4);
+	assert_int_equal(nat_portmap_release(&m, out), 60);
+	assert_memory_equal(out + 4, none, 4); /* the lifetime */
+	assert_int_equal(nat_portmap_release(&m, out), 0);
+}
+
 static void a_gateway_that_says_nothing_or_no_is_left_alone(void **state)
 {
 	static const uint8_t no[] = { 0, 0x80, 0, 3, 0, 0, 0, 9 };
@@ -1110,6 +1126,7 @@ static void nothing_is_guessed_without_an_allowance_or_for_an_address_that_is_no
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_port_that_was_only_asked_for_is_given_back),
 		cmocka_unit_test(a_peer_cannot_aim_us_at_what_is_not_for_probes),
 		cmocka_unit_test(refused_candidates_are_counted_and_never_probed),
 		cmocka_unit_test(the_caller_can_refuse_addresses_too),
