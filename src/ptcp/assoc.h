@@ -428,7 +428,7 @@ void pmtu_again(struct path *p, uint64_t now_us);
 uint16_t pmtu_probe_due(const struct path *p, uint64_t now_us);
 void pmtu_probe_sent(struct path *p, uint16_t n_bytes);
 void pmtu_probe_acked(struct path *p, uint16_t n_bytes, uint64_t now_us);
-void pmtu_probe_lost(struct path *p, uint64_t now_us);
+void pmtu_probe_lost(struct path *p, uint16_t n_bytes, uint64_t now_us);
 void pmtu_packet_acked(struct path *p, uint16_t n_bytes, uint64_t sequence);
 void pmtu_packet_lost(struct path *p, uint16_t n_bytes, uint64_t sequence, uint64_t now_us);
 void pmtu_black_hole(struct path *p, uint64_t now_us);

@@ -100,8 +100,11 @@ void pmtu_probe_acked(struct path *p, uint16_t n_bytes, uint64_t now_us)
 	next_step(p, now_us);
 }
 
-void pmtu_probe_lost(struct path *p, uint64_t now_us)
+void pmtu_probe_lost(struct path *p, uint16_t n_bytes, uint64_t now_us)
 {
+	/* Of what the system refused it was known at once; that it is missed as well is no news. */
+	if (n_bytes != p->mtu_probe_bytes)
+		return;
 	p->mtu_probe_bytes = 0;
 	/* Sizes above one that does not pass will not pass either: stop the climb. */
 	if (p->mtu_tries >= TRIES) {
@@ -154,7 +157,7 @@ void ptcp_path_too_big(struct ptcp_assoc *a, uint32_t path_id, size_t segment_by
 	if (segment_bytes > p->mtu_bytes) {
 		if (segment_bytes == p->mtu_probe_bytes) {
 			p->mtu_tries = TRIES;
-			pmtu_probe_lost(p, now_us);
+			pmtu_probe_lost(p, p->mtu_probe_bytes, now_us);
 		}
 		return;
 	}

@@ -147,7 +147,7 @@ static void lose(struct ptcp_assoc *a, struct path *p, uint64_t pn, bool blame)
 	packet->lost_us = a->now_us;
 	requeue_records(a, packet, false);
 	if (packet->flags & SENT_MTU_PROBE) {
-		pmtu_probe_lost(p, a->now_us);
+		pmtu_probe_lost(p, packet->size_bytes, a->now_us);
 		return;
 	}
 	a->stats.packets_lost++;

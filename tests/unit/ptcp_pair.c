@@ -266,6 +266,17 @@ static void pull_messages(struct pair_end *e)
 	}
 }
 
+static bool refused(struct pair *p, int i, const struct ptcp_batch *batch)
+{
+	struct pair_link *const l = &p->links[i][batch->path_id - 1];
+
+	if (!l->refuses || batch->segment_bytes <= l->mtu_bytes)
+		return false;
+	l->n_refused++;
+	ptcp_path_too_big(p->end[i].a, batch->path_id, batch->segment_bytes, p->now_us);
+	return true;
+}
+
 static void pull_output(struct pair *p, int i)
 {
 	struct ptcp_batch batch = { .data = p->batch, .size_bytes = sizeof(p->batch) };
@@ -273,6 +284,8 @@ static void pull_output(struct pair *p, int i)
 	for (int n = 0; ptcp_output(p->end[i].a, &batch, p->now_us); n++) {
 		assert(n < 100000 && batch.used_bytes > 0 && batch.segment_bytes > 0);
 		p->n_batches++;
+		if (refused(p, i, &batch))
+			continue;
 		for (size_t at = 0; at < batch.used_bytes; at += batch.segment_bytes)
 			transmit(p, i, batch.path_id, batch.data + at,
 				 min_size(batch.segment_bytes, batch.used_bytes - at));

@@ -39,11 +39,12 @@ struct pair_link {
 	unsigned duplicate_permille;
 	unsigned corrupt_permille; /* one bit flipped */
 	size_t mtu_bytes;          /* 0: no limit */
+	bool refuses;              /* what is larger: the sender's system does */
 	bool cut;
 	uint32_t renumber; /* arrives on this path id instead; 0: as sent */
 	/* State. */
 	uint64_t busy_until_us;
-	uint64_t n_sent, n_dropped;
+	uint64_t n_sent, n_dropped, n_refused;
 };
 
 struct pair_end {

@@ -269,6 +269,29 @@ static void the_mtu_is_found_and_a_black_hole_is_left(void **state)
 	pair_fini(&pair);
 }
 
+/* Such a probe is lost too, but that is no news. */
+static void what_the_system_refuses_is_not_probed_again_at_once(void **state)
+{
+	(void)state;
+	start(26, NULL);
+	pair.links[0][DIRECT - 1].mtu_bytes = 1472;
+	pair.links[0][DIRECT - 1].refuses = true;
+	pair_path_add(&pair, DIRECT, PTCP_PATH_DIRECT, 8952);
+	assert_true(pair_establish(&pair));
+	stream_start(&pair, &stream, 0, 9000, 100000, 4, true);
+	pair_run(&pair, 9 * US_PER_S, stream_source, &stream);
+	assert_int_equal(path_stats(0, DIRECT).mtu_bytes, 1472);
+	assert_int_equal(pair.links[0][DIRECT - 1].n_refused, 1);
+	/* After the pause, once more. */
+	pair_run(&pair, 6 * US_PER_S, stream_source, &stream);
+	assert_int_equal(pair.links[0][DIRECT - 1].n_refused, 2);
+	pair.links[0][DIRECT - 1].mtu_bytes = 8972;
+	pair_run(&pair, 30 * US_PER_S, stream_source, &stream);
+	assert_int_equal(path_stats(0, DIRECT).mtu_bytes, 8952);
+	assert_int_equal(stream.n_twice + stream.n_wrong, 0);
+	pair_fini(&pair);
+}
+
 /* A path that carries nothing large needs no more than it has; a change of the network is news. */
 static void an_idle_path_looks_for_a_larger_mtu_only_when_the_network_changes(void **state)
 {
@@ -622,6 +645,7 @@ int main(void)
 		cmocka_unit_test(the_server_follows_a_client_whose_address_changed),
 		cmocka_unit_test(a_removed_path_hands_over_what_was_in_flight),
 		cmocka_unit_test(the_mtu_is_found_and_a_black_hole_is_left),
+		cmocka_unit_test(what_the_system_refuses_is_not_probed_again_at_once),
 		cmocka_unit_test(an_idle_path_looks_for_a_larger_mtu_only_when_the_network_changes),
 		cmocka_unit_test(keys_are_updated_under_traffic_in_both_directions),
 		cmocka_unit_test(what_comes_twice_is_taken_once),
