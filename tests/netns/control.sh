@@ -85,8 +85,9 @@ on bob sh -c 'kill -TERM $(pgrep -o -x q2q-tund)'
 tap "bob's daemon ends, and alice knows at once" wait_for 2 not_up
 tap "offline has its own code" exits_with 6 on alice q2q-tun up bob@server.test
 tap "and is said so" says 'bob@server.test is offline' on alice q2q-tun up bob@server.test
+wait_for 30 eval '! on bob pgrep -x q2q-tund'
 lab_daemon_start bob || tap_bail "q2q-tund of bob"
-tap "when he is back, so is the tunnel, in seconds" wait_for 4 peer_state_is alice up
+tap "when he is back, so is the tunnel, in seconds" wait_for 10 peer_state_is alice up
 tap "forgetting a peer takes it down" on alice q2q-tun peers forget bob@server.test
 tap "and he is not known any more" exits_with 3 on alice q2q-tun status bob@server.test
 

@@ -7,13 +7,8 @@ tunnel_lab_register
 tunnel_lab_up
 STATE=/var/lib/q2q-tun
 
-# Closing an interface waits for the kernel, 20 ms each on a busy machine.
-stop_daemon() {
-    on "$1" sh -c 'kill -TERM $(pgrep -o -x q2q-tund)'
-    wait_for 30 eval "! on $1 pgrep -x q2q-tund -r R,S,D"
-}
 restart_daemon() {
-    stop_daemon "$1" && lab_daemon_start "$1"
+    lab_daemon_end "$1" && lab_daemon_start "$1"
 }
 both_up() {
     peer_state_is bob up && [ "$(alice_sees "['state']")" = up ]
@@ -28,7 +23,7 @@ connected() {
 
 # ---- many peers
 
-stop_daemon alice
+lab_daemon_end alice
 on alice sh -c "cd $STATE/known-peers && for i in \$(seq 400); do
     echo '{\"allowed\":true,\"wanted\":true}' >nobody\$i@server.test.json; done; chown q2q-tun: *; chmod 600 *"
 tap "a daemon with 400 wanted peers starts" lab_daemon_start alice
@@ -50,7 +45,7 @@ many_absences() {
 tap "the server goes and comes while all of them ask" many_absences
 tap "the daemon is still there" eval '[ "$(on alice pgrep -cx q2q-tund -r R,S,D)" = 2 ]'
 tap "and so is the tunnel" wait_for 30 both_up
-stop_daemon alice
+lab_daemon_end alice
 on alice sh -c "rm $STATE/known-peers/nobody*"
 lab_daemon_start alice
 
@@ -66,7 +61,7 @@ fill() {
     on "$1" sh -c "mount -t tmpfs -o size=64k,mode=0700,uid=64188,gid=64188 tmpfs /mnt && cp -a $STATE/. /mnt/ && \
         mount --move /mnt $STATE && { head -c 1000000 /dev/zero >$STATE/ballast 2>/dev/null; test -s $STATE/ballast; }"
 }
-stop_daemon bob
+lab_daemon_end bob
 tap "bob's disk is full" fill bob
 tap "he starts all the same" lab_daemon_start bob
 tap "and his tunnel comes up" wait_for 20 both_up
@@ -78,14 +73,14 @@ not_up() {
     [ "$(alice_sees "['state']")" != up ]
 }
 tap "though it holds at once" wait_for 5 not_up
-stop_daemon bob
+lab_daemon_end bob
 on bob umount $STATE
 lab_daemon_start bob
 tap "with the old disk back, the tunnel is" wait_for 60 both_up
 
 # ---- damaged files
 
-stop_daemon alice
+lab_daemon_end alice
 on alice sh -c "echo '{\"allowed\":true,\"wanted\":true,\"spki\":\"00\"}' >$STATE/known-peers/bob@server.test.json"
 lab_daemon_start alice
 tap "a pin that cannot be read is no reason to trust anew" exits_with 7 on alice q2q-tun up bob@server.test --yes
@@ -103,8 +98,8 @@ tap "and the rest works" wait_for 30 both_up
 lab_end server q2q-server KILL
 on alice ip link set eth0 down
 lab_end core dnsmasq
-stop_daemon alice
-stop_daemon bob
+lab_daemon_end alice
+lab_daemon_end bob
 tap "alice starts without network, name server or server" lab_daemon_start alice
 tap "bob without name server or server" lab_daemon_start bob
 sleep 5
@@ -118,7 +113,7 @@ echo "# it took $((SECONDS - start)) s"
 
 # ---- addresses and names
 
-stop_daemon alice
+lab_daemon_end alice
 ip4=$(python3 - <<'PY'
 import hashlib
 h = hashlib.sha256(b"q2q-tun vip4 v1\0bob@server.test").digest()
@@ -153,7 +148,7 @@ spawn core dnsmasq6.log dnsmasq --keep-in-foreground --conf-file=/dev/null --no-
     --host-record=server.test,192.0.2.10,2001:db8:5::10 --srv-host=_q2q._tcp.server.test,server.test,8788
 lab_end server q2q-server
 lab_server_start server '[::]:8788'
-stop_daemon alice
+lab_daemon_end alice
 on alice ip -4 addr flush dev eth0
 on alice sh -c 'echo nameserver 2001:db8:a::1 >/etc/resolv.conf'
 lab_daemon_start alice

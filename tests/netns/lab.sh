@@ -423,6 +423,13 @@ lab_daemon_start() {
     wait_for 10 on "$host" q2q-tun status
 }
 
+# lab_daemon_end HOST: as systemd does it; when this returns another one may be started.
+# Closing an interface waits for the kernel, 20 ms each on a busy machine.  Zombies count, as above.
+lab_daemon_end() {
+    # shellcheck disable=SC2016 # expanded on the host
+    on "$1" sh -c 'kill -TERM $(pgrep -o -x q2q-tund)' && wait_for 30 eval "! on $1 pgrep -x q2q-tund"
+}
+
 lab_names_by_nss() {
     on "$1" sed -i 's/^hosts:.*/hosts: files q2q dns/' /etc/nsswitch.conf
 }

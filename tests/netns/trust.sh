@@ -30,8 +30,7 @@ tap "and the tunnel is back" on alice q2q-tun up bob@server.test --yes
 
 # Bob's machine is replaced: a new key for the same address.
 on alice q2q-tun down bob@server.test >/dev/null
-on bob sh -c 'kill -TERM $(pgrep -o -x q2q-tund)'
-wait_for 5 eval '! on bob pgrep -x q2q-tund -r R,S,D'
+lab_daemon_end bob || tap_bail "the end of bob's q2q-tund"
 on bob sh -c 'rm /var/lib/q2q-tun/identities/*'
 lab_daemon_start bob || tap_bail "q2q-tund of bob"
 on bob q2q-tun authorize bob@server.test --password-file /root/password --yes >/dev/null || tap_bail "authorize again"
