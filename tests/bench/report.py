@@ -16,7 +16,7 @@ import sys
 
 LIMITS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "limits.json")
 OURS = "q2q-tun"
-NO_PEERS = ("none", "null", "null-openssl", "null-ipsec-mb", OURS)
+NO_PEERS = ("none", "null", "null-openssl", "null-ipsec-mb")
 
 
 def read(paths):
@@ -52,7 +52,8 @@ class Table:
         return statistics.median(v) if v else None
 
     def best_peer(self, part, case, metric, lower):
-        peers = [(self.median(part, case, metric, t), t) for t in self.tunnels if t not in NO_PEERS]
+        peers = [(self.median(part, case, metric, t), t) for t in self.tunnels
+                 if t not in NO_PEERS and not t.startswith(OURS)]
         peers = [p for p in peers if p[0] is not None]
         return (min if lower else max)(peers) if peers else (None, None)
 
@@ -71,7 +72,7 @@ def spread(v):
 
 def verdict(table, part, case, metric, limit, lower):
     """One limit of q2q-tun: what it says, and whether it is reached; None without a figure."""
-    ours = table.median(part, case, metric, OURS)
+    ours = table.median(part, case, metric, limit.get("tunnel", OURS))
     if ours is None or not ("min" in limit or "max" in limit):
         return None
     name, other = "", 1
@@ -122,7 +123,7 @@ def show(table, limits):
             v = verdict(table, part, case, metric, limit, lower)
             if v:
                 verdicts.append(v)
-                print("    q2q-tun: %s" % v["text"])
+                print("    %s: %s" % (limit.get("tunnel", OURS), v["text"]))
     return verdicts
 
 

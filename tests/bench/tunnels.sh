@@ -6,10 +6,13 @@
 #                          it, and TUNNEL_PROGRAM, whose processor time and memory are counted.
 #                          1: not installed, or it does not come up
 #   tunnel_missing NAME    says what is not installed, or nothing
+#   q2q_tun_options NAME   the options of q2q-tund in one of TUNNEL_VARIANTS, one a line; none for q2q-tun itself
 #
 # WIREGUARD_GO, NEBULA and YGGDRASIL are paths to other ones than the system's.
 
 TUNNELS="none null null-openssl null-ipsec-mb wireguard-go nebula openvpn-udp openvpn-tcp tinc fastd n2n yggdrasil q2q-tun"
+# q2q-tun with another setting; measured where they are asked for
+TUNNEL_VARIANTS="q2q-tun-openssl q2q-tun-no-parity"
 TUNNEL_PACKAGES="wireguard-go wireguard-tools nebula openvpn tinc fastd n2n yggdrasil"
 
 tunnel_program() {
@@ -21,7 +24,7 @@ tunnel_program() {
     openvpn-*) echo openvpn ;;
     tinc) echo tincd ;;
     n2n) echo edge ;;
-    q2q-tun) echo q2q-tund ;;
+    q2q-tun*) echo q2q-tund ;;
     fastd) echo fastd ;;
     esac
 }
@@ -30,7 +33,7 @@ tunnel_missing() {
     local program
     program=$(tunnel_program "$1")
     case $1 in
-    none | null* | q2q-tun) ;;
+    none | null* | q2q-tun*) ;;
     *) PATH=$PATH:/usr/sbin:/sbin command -v "$program" >/dev/null || echo "$program" ;;
     esac
 }
@@ -47,6 +50,7 @@ tunnel_up() {
     null-*) tunnel_null "$2" "$3" "${1#null-}" ;;
     openvpn-udp) tunnel_openvpn "$2" "$3" udp udp ;;
     openvpn-tcp) tunnel_openvpn "$2" "$3" tcp-server tcp-client ;;
+    q2q-tun*) tunnel_q2q_tun "$1" "$2" "$3" ;;
     *) "tunnel_${1//-/_}" "$2" "$3" ;;
     esac || return 1
     case $TUNNEL_ADDRESS in
@@ -224,17 +228,28 @@ json.dump(c, sys.stdout)' $n | on "$host" tee /root/ygg.conf >/dev/null
     TUNNEL_ADDRESS=$(on "$2" "$program" -useconffile /root/ygg.conf -address)
 }
 
-# q2q-tun with the identity server on B; its daemons take the options of DAEMON_OPTIONS.
+q2q_tun_options() {
+    local file=$LAB_DIR/$1.conf
+    case $1 in
+    q2q-tun-openssl) printf '[daemon]\naead-backend = openssl\n' ;;
+    q2q-tun-no-parity) printf '[network]\nparity = off\n' ;;
+    *) return ;;
+    esac >"$file"
+    echo "--config=$file"
+}
+
+# tunnel_q2q_tun NAME A B: with the identity server on B
 tunnel_q2q_tun() {
-    local host
+    local host options
+    mapfile -t options < <(q2q_tun_options "$1")
+    shift
     for host in "$1" "$2"; do
         on "$host" sh -c 'echo "192.0.2.2 server.test" >>/etc/hosts'
     done
     on "$2" q2q-server --data-dir "$LAB_DATA" init server.test >/dev/null &&
         lab_server_start "$2" 192.0.2.2:8788 || return
     for host in "$1" "$2"; do
-        # shellcheck disable=SC2086 # options are words
-        lab_daemon_start "$host" ${DAEMON_OPTIONS:-} &&
+        lab_daemon_start "$host" "${options[@]}" &&
             lab_register "$host" "$host@server.test" "$2" >/dev/null || return
     done
     on "$2" q2q-tun allow "$1@server.test" --yes >/dev/null &&
