@@ -331,8 +331,11 @@ static void explain_relay(json_t *list, const struct link *link, const struct se
 		    ip_format(&ours.nat, outside));
 	if (s->nat.local_mapping == NAT_MAPPING_DEPENDENT &&
 	    s->nat.remote_mapping == NAT_MAPPING_DEPENDENT)
-		say(list, "both NATs give another port to each destination: neither side can know "
-			  "where to send to");
+		say(list, "both NATs give another port to each destination%s",
+		    s->nat.local_allocation == NAT_ALLOCATION_SEQUENTIAL
+			    ? ", the one here in sequence: a direct path is possible if the peer's "
+			      "does so too"
+			    : ", the one here at random: the peer cannot know where to send to");
 	if (s->nat.n_over_budget)
 		say(list,
 		    "%llu packets were not sent because addresses that never answered had "

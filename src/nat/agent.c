@@ -370,6 +370,7 @@ void nat_agent_remove_socket(struct nat_agent *agent, uint8_t socket, uint64_t n
 		if (agent->pairs[i].socket == socket)
 			nat_pair_remove(agent, &agent->pairs[i], "its socket was closed");
 	drop_local_of(agent, socket);
+	nat_samples_close(agent, socket);
 	memmove(s, s + 1, (size_t)(agent->sockets + agent->n_sockets - (s + 1)) * sizeof(*s));
 	agent->n_sockets--;
 	if (had && !nat_pairs_announced(agent) && agent->phase == NAT_CONNECTED)

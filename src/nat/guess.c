@@ -11,6 +11,14 @@
  *	hard: NONE -> WANTED -> OPENING -> OPEN -----------------> OVER
  *	easy: NONE -------- the list says so --> PROBING -> WAITING -> OVER
  *
+ * Where both NATs are hard and both give ports out in sequence, the two meet at
+ * one port of each that both have predicted: each opens some sockets around that
+ * time, and sends from all of them to the one port of the other. As many ports as
+ * there are sockets come out in sequence, and the port that the other side sends to
+ * is among them, whichever socket has it.
+ *
+ *	both: NONE -> TOLD -- the other's prediction is here --> WANTED -> OPENING -> OPEN -> OVER
+ *
  * With N ports open of R and M probes without repetition, the probability to
  * hit is 1 - (1 - M/R)^N; doc/nat.md, section 8, has figures. Where the NAT
  * gives its ports out in sequence, the likely ones are probed first.
@@ -27,8 +35,11 @@
 #define AFTER_US       (1 * US_PER_S) /* after the last probe, for what is on its way */
 #define PREDICTED      128            /* probes along the sequence */
 #define SEQUENCE_STEP  16             /* ports further apart are not in sequence */
-#define BLOCK_PORTS    2048           /* closer together, they are of a block (RFC 7422) */
-#define PROBES_MIN     64             /* fewer are not worth beginning */
+#define TOLD_WAIT_US   (3 * US_PER_S) /* for the other side's prediction */
+#define MEET_PASSES    3              /* an opener, a probe, and once more */
+#define MEET_AGAIN_US  (200 * US_PER_MS)
+#define BLOCK_PORTS    2048 /* closer together, they are of a block (RFC 7422) */
+#define PROBES_MIN     64   /* fewer are not worth beginning */
 #define PORT_MIN       1024
 #define PORT_MAX       65535
 #define LINUX_PORT_MIN 32768
@@ -76,7 +87,14 @@ void nat_samples_add(struct nat_agent *a, uint8_t socket, uint16_t port)
 	a->samples[a->n_samples++] = (struct nat_sample){ .socket = socket, .port = port };
 }
 
-static uint16_t next_above(const struct nat_agent *a, uint8_t socket, uint16_t port)
+void nat_samples_close(struct nat_agent *a, uint8_t socket)
+{
+	for (size_t i = 0; i < a->n_samples; i++)
+		if (a->samples[i].socket == socket)
+			a->samples[i].socket = NAT_SAMPLE_GONE;
+}
+
+static uint16_t next_above(const struct nat_agent *a, uint16_t socket, uint16_t port)
 {
 	uint16_t next = 0;
 
@@ -91,9 +109,14 @@ static uint16_t next_above(const struct nat_agent *a, uint8_t socket, uint16_t p
  * are in none, or there are too few. */
 static uint16_t sequence_of(const struct nat_agent *a, uint16_t *ret_last)
 {
-	const uint8_t socket = a->n_samples ? a->samples[a->n_samples - 1].socket : 0;
-	uint16_t at = next_above(a, socket, 0), next, step = 0;
+	uint16_t socket = NAT_SAMPLE_GONE, at, next, step = 0;
 
+	for (size_t i = 0; i < a->n_samples; i++)
+		if (a->samples[i].socket != NAT_SAMPLE_GONE)
+			socket = a->samples[i].socket;
+	if (socket == NAT_SAMPLE_GONE)
+		return 0;
+	at = next_above(a, socket, 0);
 	while ((next = next_above(a, socket, at)) != 0) {
 		const uint16_t gap = (uint16_t)(next - at);
 
@@ -113,6 +136,21 @@ enum nat_allocation nat_local_allocation(const struct nat_agent *a)
 	if (nat_local_mapping(a) != NAT_MAPPING_DEPENDENT)
 		return NAT_ALLOCATION_UNKNOWN;
 	return sequence_of(a, &last) ? NAT_ALLOCATION_SEQUENTIAL : NAT_ALLOCATION_RANDOM;
+}
+
+/*
+ * Ports that the ordinary checks took since STUN looked: the first ones of the sequence, and those
+ * towards the peer are spoilt where an early packet can do that. More would be skipped for nothing,
+ * but there are many ports of the volley, and one spoilt port ends the guessing.
+ */
+static unsigned flows_of_checks(const struct nat_agent *a)
+{
+	unsigned n = 0;
+
+	for (size_t i = 0; i < a->n_pairs; i++)
+		n += a->pairs[i].remote.ip.family == FAMILY_IPV4 &&
+		     a->pairs[i].state != NAT_PAIR_WAITING;
+	return n;
 }
 
 /* Where the ports are looked for. A range that lies inside of the true one is as good as it. */
@@ -208,15 +246,92 @@ static void want_volley(struct nat_agent *a, const struct endpoint *target, uint
 	nat_event_push(a, &event);
 }
 
+/* The port that the next flow gets: those that the checks took were after what STUN saw. */
+static uint16_t predicted_port(const struct nat_agent *a, uint16_t *ret_step)
+{
+	uint16_t last = 0;
+
+	*ret_step = sequence_of(a, &last);
+	return *ret_step ? (uint16_t)(last + *ret_step * (1 + flows_of_checks(a))) : 0;
+}
+
+/* ---- both sides are hard ----------------------------------------------------------------------
+ */
+
+/* What is told stays: the other side aims at it. */
+static void tell_prediction(struct nat_agent *a, const struct endpoint *target, uint64_t now_us)
+{
+	const struct nat_event signal = { .kind = NAT_EVENT_SIGNAL };
+	struct nat_guess *g = &a->guess;
+
+	if (!sequence_of(a, &(uint16_t){ 0 }))
+		return;
+	if (allowance_left(a, now_us) < MEET_PASSES * NAT_GUESS_SOCKETS_FEW) {
+		a->guess_reason = "enough ports were tried with this peer for this hour";
+		return;
+	}
+	g->phase = NAT_GUESS_TOLD;
+	g->meets = true;
+	g->target = *target;
+	g->next = predicted_port(a, &g->step);
+	g->due_us = now_us + TOLD_WAIT_US;
+	nat_event_push(a, &signal);
+}
+
+static void meet(struct nat_agent *a, const struct nat_guess_offer *theirs, uint64_t now_us)
+{
+	const struct endpoint *outside = peer_outside(a);
+	struct nat_event event = { .kind = NAT_EVENT_WANT_VOLLEY,
+				   .n_sockets = NAT_GUESS_SOCKETS_FEW };
+	struct nat_guess *g = &a->guess;
+
+	if (g->phase == NAT_GUESS_NONE && outside)
+		tell_prediction(a, outside, now_us);
+	if (g->phase != NAT_GUESS_TOLD)
+		return;
+	g->target.port = (uint16_t)(theirs->next + theirs->step * (NAT_GUESS_SOCKETS_FEW / 2));
+	if (nat_endpoint_check(&g->target, a->config.allow_loopback, NULL) != 0) {
+		end(a, "the peer's prediction is no port that may be sent to");
+		return;
+	}
+	g->phase = NAT_GUESS_WANTED;
+	g->due_us = now_us + WANT_WAIT_US;
+	event.remote = g->target;
+	nat_event_push(a, &event);
+	nat_agent_pair_started(a);
+}
+
+/* All sockets have sent. The other side does the same at about this time: what follows goes all
+ * the way, when its openers are out. */
+static void meet_again(struct nat_agent *a, uint64_t now_us)
+{
+	struct nat_guess *g = &a->guess;
+
+	if (++g->n_passes == MEET_PASSES) {
+		g->phase = NAT_GUESS_OPEN;
+		g->due_us = now_us + AFTER_US + a->signal_delay_us;
+		return;
+	}
+	g->n_sent = 0;
+	g->due_us = now_us +
+		    (g->n_passes == 1 ? a->signal_delay_us + NAT_OPENER_LEAD_US : MEET_AGAIN_US);
+}
+
+/* ---- the hard side, again ----------------------------------------------------------------------
+ */
+
 static void consider(struct nat_agent *a, uint64_t now_us)
 {
 	const struct endpoint *target = peer_outside(a);
 
 	a->guess_us = NEVER_US;
-	if (a->phase == NAT_CHECKING && a->guess.phase == NAT_GUESS_NONE && target &&
-	    !nat_pairs_announced(a) && nat_local_mapping(a) == NAT_MAPPING_DEPENDENT &&
-	    a->remote_mapping == NAT_MAPPING_INDEPENDENT)
+	if (a->phase != NAT_CHECKING || a->guess.phase != NAT_GUESS_NONE || !target ||
+	    nat_pairs_announced(a) || nat_local_mapping(a) != NAT_MAPPING_DEPENDENT)
+		return;
+	if (a->remote_mapping == NAT_MAPPING_INDEPENDENT)
 		want_volley(a, target, now_us);
+	else if (a->remote_mapping == NAT_MAPPING_DEPENDENT)
+		tell_prediction(a, target, now_us);
 }
 
 void nat_agent_volley_opened(struct nat_agent *agent, unsigned n_sockets, uint64_t now_us)
@@ -239,6 +354,8 @@ static uint8_t opener_ttl(const struct nat_agent *a, unsigned index)
 {
 	static const uint8_t near[] = { 2, 4, 6, 4, 6, 2, 4, 6 };
 
+	if (a->guess.n_passes)
+		return 0;
 	if (a->n_failed == 0)
 		return near[index % ARRAY_SIZE(near)];
 	return index % 2 ? 0 : NAT_OPENER_TTL_DEEP;
@@ -260,7 +377,11 @@ static bool send_volley(struct nat_agent *a, struct nat_send *ret_send, uint64_t
 		sent = true;
 	}
 	g->due_us = now_us + NAT_GUESS_OPEN_PACE_US;
-	if (++g->n_sent == g->n_sockets) {
+	if (++g->n_sent < g->n_sockets)
+		return sent;
+	if (g->meets) {
+		meet_again(a, now_us);
+	} else {
 		g->phase = NAT_GUESS_OPEN;
 		g->due_us = now_us + NAT_GUESS_LIFE_US;
 		nat_event_push(a, &signal);
@@ -268,35 +389,21 @@ static bool send_volley(struct nat_agent *a, struct nat_send *ret_send, uint64_t
 	return sent;
 }
 
-/*
- * Ports that the ordinary checks took since STUN looked: the first ones of the sequence, and those
- * towards the peer are spoilt where an early packet can do that. More would be skipped for nothing,
- * but there are many ports of the volley, and one spoilt port ends the guessing.
- */
-static unsigned flows_of_checks(const struct nat_agent *a)
-{
-	unsigned n = 0;
-
-	for (size_t i = 0; i < a->n_pairs; i++)
-		n += a->pairs[i].remote.ip.family == FAMILY_IPV4 &&
-		     a->pairs[i].state != NAT_PAIR_WAITING;
-	return n;
-}
-
 bool nat_guess_offer(const struct nat_agent *a, struct nat_guess_offer *ret_offer)
 {
-	uint16_t last = 0;
+	const struct nat_guess *g = &a->guess;
 
-	if (a->guess.phase != NAT_GUESS_OPEN)
+	if (g->phase != NAT_GUESS_OPEN && !(g->meets && nat_guess_active(a)))
 		return false;
 	*ret_offer = (struct nat_guess_offer){
-		.towards = a->guess.target,
-		.n_ports = (uint16_t)a->guess.n_sockets,
-		.step = sequence_of(a, &last),
+		.towards = g->target,
+		.n_ports = g->meets ? NAT_GUESS_SOCKETS_FEW : (uint16_t)g->n_sockets,
+		.next = g->next,
+		.step = g->step,
 	};
 	range_of(a, &ret_offer->from, &ret_offer->to);
-	if (ret_offer->step)
-		ret_offer->next = (uint16_t)(last + ret_offer->step * (1 + flows_of_checks(a)));
+	if (!g->meets)
+		ret_offer->next = predicted_port(a, &ret_offer->step);
 	return true;
 }
 
@@ -375,11 +482,14 @@ void nat_guess_input(struct nat_agent *a, const struct nat_list *list, uint64_t 
 	struct nat_guess *g = &a->guess;
 	uint8_t socket;
 
-	/* It must be the peer's own word that its NAT is of that kind, and ours must not be. */
-	if (!list->has_guess || g->phase != NAT_GUESS_NONE || !target || nat_pairs_announced(a) ||
+	/* It must be the peer's own word that its NAT is of that kind. */
+	if (!list->has_guess || !target || nat_pairs_announced(a) ||
 	    (a->phase != NAT_CHECKING && a->phase != NAT_RESTING) ||
-	    list->mapping != NAT_MAPPING_DEPENDENT ||
-	    nat_local_mapping(a) != NAT_MAPPING_INDEPENDENT ||
+	    list->mapping != NAT_MAPPING_DEPENDENT)
+		return;
+	if (nat_local_mapping(a) == NAT_MAPPING_DEPENDENT && offer->step)
+		meet(a, offer, now_us);
+	if (g->phase != NAT_GUESS_NONE || nat_local_mapping(a) != NAT_MAPPING_INDEPENDENT ||
 	    !own_socket(a, &offer->towards, &socket))
 		return;
 	if (allowance_left(a, now_us) < PROBES_MIN) {
@@ -457,10 +567,14 @@ void nat_guess_tick(struct nat_agent *a, uint64_t now_us)
 		consider(a, now_us);
 	if (g->due_us > now_us)
 		return;
-	if (g->phase == NAT_GUESS_WANTED)
+	if (g->phase == NAT_GUESS_TOLD)
+		end(a,
+		    "both NATs give another port to each destination, and the peer predicts none");
+	else if (g->phase == NAT_GUESS_WANTED)
 		end(a, "there were no sockets to guess with");
 	else if (g->phase == NAT_GUESS_OPEN)
-		end(a, "none of the peer's guesses met a port of our NAT");
+		end(a, g->meets ? "the ports that both sides predicted did not meet"
+				: "none of the peer's guesses met a port of our NAT");
 	else if (g->phase == NAT_GUESS_WAITING)
 		end(a, "no guess met a port of the peer's NAT");
 }

@@ -11,6 +11,7 @@
 #define NAT_WINDOW_WORDS    16
 #define NAT_MAC_BYTES       16
 #define NAT_SAMPLES_MAX     16
+#define NAT_SAMPLE_GONE     256
 
 /* ---- wire ----------------------------------------------------------------------------- */
 
@@ -108,7 +109,7 @@ struct nat_ack {
 
 /* A port that a STUN server saw, in the order in which they were told. */
 struct nat_sample {
-	uint8_t socket;
+	uint16_t socket; /* NAT_SAMPLE_GONE: a closed one, whose number may be given out again */
 	uint16_t port;
 };
 
@@ -119,6 +120,7 @@ struct nat_range {
 
 enum nat_guess_phase {
 	NAT_GUESS_NONE,
+	NAT_GUESS_TOLD,    /* both hard: the peer knows what we predict, we wait for what it does */
 	NAT_GUESS_WANTED,  /* hard: the caller opens sockets */
 	NAT_GUESS_OPENING, /* hard: the first datagrams are leaving */
 	NAT_GUESS_OPEN,    /* hard: the peer knows, its guesses are on their way */
@@ -132,8 +134,10 @@ struct nat_guess {
 	struct endpoint target; /* the peer's outside */
 	uint64_t due_us;
 	unsigned n_sockets, n_sent, n_hits;
-	uint8_t socket; /* easy */
-	uint16_t next, step;
+	bool meets;          /* both sides are hard, and predict */
+	unsigned n_passes;   /* then: how often all sockets have sent */
+	uint8_t socket;      /* easy */
+	uint16_t next, step; /* easy: of the peer's ports; both hard: of ours, as told */
 	struct nat_range likely, all;
 };
 
@@ -250,6 +254,7 @@ bool nat_message_write(struct nat_agent *a, uint8_t socket, const struct endpoin
 /* NULL: there is none. Renewed when its hour is over. */
 struct nat_allowance *nat_allowance_of(const struct nat_agent *a, uint64_t now_us);
 void nat_samples_add(struct nat_agent *a, uint8_t socket, uint16_t port);
+void nat_samples_close(struct nat_agent *a, uint8_t socket);
 enum nat_allocation nat_local_allocation(const struct nat_agent *a);
 /* A round's checks begin; guessing may begin at that time. */
 void nat_guess_arm(struct nat_agent *a, uint64_t at_us);

@@ -45,10 +45,12 @@ def theory(a, b):
         return "direct"
     if a in OPEN or b in OPEN:
         return "direct"
+    mappings = {HARD[kind] for kind in (a, b) if kind in HARD}
+    if mappings == {"sequential"}:
+        return "prediction"  # of one side's port, or of both
     if a in HARD and b in HARD:
         return "relay"  # random ports on both sides need some 170000 probes
-    hard = HARD.get(a, HARD.get(b))
-    return "prediction" if hard == "sequential" else "birthday"
+    return "birthday"
 
 
 def numbers(runs, key):

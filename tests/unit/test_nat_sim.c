@@ -398,6 +398,8 @@ static void send_out(int from_host, const struct nat_send *s)
 			    .ttl = s->ttl ? s->ttl : DEFAULT_TTL,
 			    .host = -1 };
 
+	if (s->volley && !p.from.port) /* a hit was made a socket of its own */
+		return;
 	assert_int_not_equal(p.from.port, 0);
 	h->n_volley_sent += s->volley;
 	memcpy(p.data, s->data, s->data_bytes);
@@ -877,6 +879,106 @@ static void ports_in_sequence_are_predicted(void **state)
 	expect_guessed(&sequential, &poisonable, 99, 5 * US_PER_S, 128);
 }
 
+/* Both sides predict. What else uses a NAT in between takes ports of its sequence: `strangers` of
+ * them, at any time of the first second, at both ends. */
+static void expect_meeting(const struct nat_kind *a, const struct nat_kind *b, unsigned strangers,
+			   unsigned loss_percent, unsigned limit_percent)
+{
+	static uint64_t times[GUESS_SEEDS];
+	unsigned n_direct = 0, most = 0;
+
+	for (uint64_t seed = 1; seed <= GUESS_SEEDS; seed++) {
+		uint64_t start_us;
+
+		new_world(seed);
+		w.core_hops = 4 + w.core_hops;
+		behind(0, a);
+		behind(1, b);
+		w.loss_percent = loss_percent;
+		start_us = w.now_us;
+		start_link();
+		for (unsigned i = 0; i < 2 * strangers; i++) {
+			run_until_us(w.now_us + random_u64() % (US_PER_S / strangers));
+			w.hosts[i % 2].chain[0]->next_port++;
+		}
+		times[seed - 1] = NEVER_US;
+		if (run_until_direct(start_us + 5 * US_PER_S)) {
+			n_direct++;
+			times[seed - 1] =
+				max_u64(w.hosts[0].valid_us, w.hosts[1].valid_us) - start_us;
+			run_until_us(w.now_us + 8 * US_PER_S);
+			assert_false(w.hosts[0].volley_open || w.hosts[1].volley_open);
+			assert_false(nat_agent_status(w.hosts[0].agent).guessing ||
+				     nat_agent_status(w.hosts[1].agent).guessing);
+			assert_true(w.hosts[0].n_lost + w.hosts[1].n_lost == 0);
+		}
+		for (int h = 0; h < 2; h++) {
+			most = most > w.hosts[h].allowance.n_used ? most
+								  : w.hosts[h].allowance.n_used;
+			assert_true(w.hosts[h].n_volley_sent <= w.hosts[h].allowance.n_used);
+		}
+		end_world();
+	}
+	qsort(times, GUESS_SEEDS, sizeof(times[0]), compare_times);
+	print_message(
+		"%s x %s, %u others, loss %u %%: %u of %d direct, median %.3f s, at most %u\n",
+		a->name, b->name, strangers, loss_percent, n_direct, GUESS_SEEDS,
+		(double)times[GUESS_SEEDS / 2] / 1e6, most);
+	assert_true(n_direct * 100 >= limit_percent * GUESS_SEEDS);
+	assert_true(most <= 3 * 3 * NAT_GUESS_SOCKETS_FEW); /* three rounds of three passes */
+}
+
+static void two_nats_with_ports_in_sequence_meet(void **state)
+{
+	(void)state;
+	expect_meeting(&sequential, &sequential, 0, 0, 100);
+	expect_meeting(&sequential, &sequential_wide, 0, 0, 100);
+	expect_meeting(&sequential, &sequential, 10, 0, 99);
+	expect_meeting(&sequential, &sequential, 0, 20, 95);
+}
+
+/* One of them is unpredictable: nobody sends anything to find out, and the link stays as it was. */
+static void a_sequence_alone_does_not_meet_what_is_random(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 1; seed <= 40; seed++) {
+		new_world(seed);
+		behind(seed % 2, &sequential);
+		behind(!(seed % 2), &symmetric);
+		start_link();
+		run_until_us(w.now_us + 60 * US_PER_S);
+		assert_false(w.hosts[0].n_valid || w.hosts[1].n_valid);
+		assert_true(w.hosts[0].n_failed >= 2 && w.hosts[1].n_failed >= 2);
+		assert_int_equal(w.hosts[0].n_volley_sent + w.hosts[1].n_volley_sent, 0);
+		end_world();
+	}
+}
+
+/* However long it is in vain, the hour's allowance bounds it. */
+static void meeting_in_vain_ends_at_the_allowance(void **state)
+{
+	(void)state;
+	new_world(5);
+	behind(0, &sequential);
+	behind(1, &sequential);
+	start_link();
+	w.loss_percent = 100;
+	for (int i = 0; i < 200; i++) {
+		run_until_us(w.now_us + 10 * US_PER_S);
+		nat_agent_restart(w.hosts[i % 2].agent, w.now_us);
+	}
+	assert_false(both_valid());
+	for (int h = 0; h < 2; h++) {
+		/* Each round predicts anew, from a fresh socket. */
+		assert_true(w.hosts[h].n_volley_sent >
+			    NAT_GUESS_ALLOWANCE - 3 * NAT_GUESS_SOCKETS_FEW);
+		assert_true(w.hosts[h].n_volley_sent <= NAT_GUESS_ALLOWANCE);
+		assert_string_equal(nat_agent_status(w.hosts[h].agent).guess_reason,
+				    "enough ports were tried with this peer for this hour");
+	}
+	end_world();
+}
+
 static void a_port_per_address_is_guessed(void **state)
 {
 	(void)state;
@@ -1173,6 +1275,9 @@ int main(void)
 		cmocka_unit_test(a_random_symmetric_nat_is_guessed_from_behind_an_open_input),
 		cmocka_unit_test(any_port_is_guessed_in_two_rounds),
 		cmocka_unit_test(ports_in_sequence_are_predicted),
+		cmocka_unit_test(two_nats_with_ports_in_sequence_meet),
+		cmocka_unit_test(a_sequence_alone_does_not_meet_what_is_random),
+		cmocka_unit_test(meeting_in_vain_ends_at_the_allowance),
 		cmocka_unit_test(a_port_per_address_is_guessed),
 		cmocka_unit_test(a_symmetric_nat_behind_another_nat_is_guessed),
 		cmocka_unit_test(guessing_in_vain_ends_at_the_allowance),
