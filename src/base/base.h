@@ -319,7 +319,9 @@ struct log_config {
 	void (*tee)(void *user, enum log_level level, const char *line);
 	void *user;
 };
-void log_setup(const struct log_config *config);
+void log_setup(const struct log_config *config); /* before there are threads */
+/* The level for the calling thread, in place of the common one. */
+void log_set_level(enum log_level level);
 void log_write(enum log_level level, const char *format, ...) PRINTF_LIKE(2, 3);
 #define log_error(...) log_write(LOG_ERROR_, __VA_ARGS__)
 #define log_warn(...)  log_write(LOG_WARN_, __VA_ARGS__)

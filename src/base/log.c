@@ -12,10 +12,17 @@
 #define LOG_LINE_BYTES 1024
 
 static struct log_config config = { .level = LOG_INFO_ };
+static _Thread_local int own_level = -1; /* -1: that of `config` */
 
 void log_setup(const struct log_config *c)
 {
 	config = *c;
+	own_level = -1;
+}
+
+void log_set_level(enum log_level level)
+{
+	own_level = (int)level;
 }
 
 static size_t prefix(char *out, size_t out_bytes, enum log_level level)
@@ -42,7 +49,7 @@ void log_write(enum log_level level, const char *format, ...)
 	va_list args;
 	size_t used;
 
-	if (level > config.level)
+	if ((int)level > (own_level < 0 ? (int)config.level : own_level))
 		return;
 	va_start(args, format);
 	vsnprintf(text, sizeof(text), format, args);

@@ -80,9 +80,17 @@ static void terminate(struct daemon *d, const char *because)
 static void on_signal(void *user, int signal_number)
 {
 	if (signal_number == SIGHUP)
-		log_note("SIGHUP: the configuration is read when the daemon starts; restart it");
+		reload(user);
 	else
 		terminate(user, signal_number == SIGTERM ? "SIGTERM" : "SIGINT");
+}
+
+static void on_reload_asked(struct daemon *d)
+{
+	struct tun_request done = { .type = TUN_REQUEST_RELOAD };
+
+	done.id = reload(d) < 0;
+	daemon_monitor_send(d, &done);
 }
 
 /* ---- the monitor ---- */
@@ -168,6 +176,8 @@ static void on_monitor(void *user, unsigned ready)
 		/* Whoever stops the service signals the monitor, which may not signal us. */
 		if (reply.type == TUN_REQUEST_STOPPING)
 			terminate(d, "the monitor asks");
+		else if (reply.type == TUN_REQUEST_RELOAD)
+			on_reload_asked(d);
 		else
 			links_on_reply(d, &reply, fd);
 	}
@@ -249,9 +259,7 @@ static int load_state(struct daemon *d)
 		doctor_about(&names, d->about, sizeof(d->about));
 	}
 	d->started_s = wall_clock_s();
-	if (!r && d->options->default_identity && !*d->identities.default_address)
-		snprintf(d->identities.default_address, sizeof(d->identities.default_address), "%s",
-			 d->options->default_identity);
+	d->identities.configured = d->options->default_identity;
 	return r;
 }
 
@@ -377,7 +385,7 @@ static void serve(struct daemon *d)
 	}
 }
 
-int daemon_run(const struct daemon_options *options)
+int daemon_run(struct daemon_options *options)
 {
 	/* Zero as it is: to write that would make a megabyte resident. */
 	static struct daemon daemon;

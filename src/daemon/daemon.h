@@ -63,15 +63,32 @@ struct daemon_options {
 	struct daemon_domain domains[DAEMON_DOMAINS_MAX];
 	size_t n_domains;
 	/* Set by the monitor. */
-	int monitor_fd;       /* the daemon's end of tun_ipc_pair(), non-blocking */
-	int upnp_fd;          /* the daemon's end of the socket to q2q-tun-upnp; -1: there is none */
-	gid_t operator_gid;   /* group q2q-tun: may operate; (gid_t)-1: no such group */
+	/* Reads file and command line again, as at the start. 0, or a fault that it has logged. */
+	int (*load)(void *user, struct daemon_options *ret_options);
+	void *load_user;
+	int monitor_fd;     /* the daemon's end of tun_ipc_pair(), non-blocking */
+	int upnp_fd;        /* the daemon's end of the socket to q2q-tun-upnp; -1: there is none */
+	gid_t operator_gid; /* group q2q-tun: may operate; (gid_t)-1: no such group */
 	uint64_t watchdog_us; /* send TUN_REQUEST_ALIVE at least three times in this; 0: off */
+};
+
+/* What differs between two readings of the configuration. */
+struct daemon_changes {
+	bool log_level, default_identity, stun, interfaces, port_mapping, keepalive;
+	bool tunnels;      /* dscp, parity, congestion-control */
+	bool trust;        /* accept-new, servers of domains: looked up whenever they are needed */
+	char restart[256]; /* names, with ", " between, of what only a restart changes; or "" */
 };
 
 /* Defaults. Never fails but by -ENOMEM. */
 int daemon_options_init(struct daemon_options *options);
 void daemon_options_fini(struct daemon_options *options);
+/*
+ * Takes over what may change while the daemon runs; what may not stays as it was, and is named.
+ * `fresh` is empty afterwards.
+ */
+void daemon_options_renew(struct daemon_options *options, struct daemon_options *fresh,
+			  struct daemon_changes *ret_changes);
 /*
  * Reads a configuration file over the defaults. -ENOENT: there is none (fine,
  * unless the user named it); other faults: ret_error says in words, file and
@@ -86,6 +103,6 @@ int daemon_options_load(struct daemon_options *options, const char *path, char *
  * TUN_REQUEST_READY when the control socket is there, TUN_REQUEST_STOPPING on
  * the way out. SIGHUP: read the configuration again.
  */
-int daemon_run(const struct daemon_options *options);
+int daemon_run(struct daemon_options *options);
 
 #endif

@@ -589,3 +589,18 @@ void gather_restart(struct daemon *d)
 		links_pump(link);
 	}
 }
+
+void gather_reload(struct daemon *d, bool stun, bool interfaces)
+{
+	if (stun) {
+		d->gather.n_servers = 0;
+		hub_tell_servers(d);
+		resolve_configured(d);
+	}
+	if (interfaces) {
+		d->network_signature = gather_signature(d); /* as if the network had changed */
+		gather_restart(d);
+	} else if (stun) {
+		gather_again(d);
+	}
+}

@@ -48,6 +48,22 @@ static void wake_links(struct hub_link *h)
 	}
 }
 
+static void tell_servers(struct hub_link *h)
+{
+	gather_add_server(h->daemon, &h->server->remote);
+	for (size_t i = 0; i < h->server->n_found; i++)
+		gather_add_server(h->daemon, &h->server->found[i]);
+}
+
+void hub_tell_servers(struct daemon *d)
+{
+	struct hub_link *h;
+
+	LIST_FOREACH (h, &d->hubs, entry)
+		if (hub_is_ready(h))
+			tell_servers(h);
+}
+
 static void hub_ready(struct hub_link *h)
 {
 	h->ready = true;
@@ -58,9 +74,7 @@ static void hub_ready(struct hub_link *h)
 		gather_again(h->daemon);
 	h->ready_us = net_loop_now_us(h->daemon->loop);
 	h->problem.code = CTL_DONE;
-	gather_add_server(h->daemon, &h->server->remote);
-	for (size_t i = 0; i < h->server->n_found; i++)
-		gather_add_server(h->daemon, &h->server->found[i]);
+	tell_servers(h);
 	wake_links(h);
 	control_event(h->daemon, json_pack("{s:s,s:s}", "server", h->domain, "state", "connected"));
 }

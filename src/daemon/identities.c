@@ -167,6 +167,8 @@ struct identity *identities_default(struct identities *ids, const char *wanted)
 	if (wanted)
 		return identities_find(ids, wanted);
 	chosen = identities_find(ids, ids->default_address);
+	if (!chosen && ids->configured)
+		chosen = identities_find(ids, ids->configured);
 	return chosen ? chosen : first;
 }
 

@@ -30,13 +30,15 @@ struct identities {
 	struct identity_list list;
 	size_t n;
 	char default_address[Q2Q_ADDRESS_TEXT_BYTES]; /* chosen by the user, or "" */
+	const char *configured; /* the default where the user has chosen none; borrowed, or NULL */
 };
 
 /* Reads all of them; files that cannot be used are named in the log and left alone. */
 int identities_load(struct identities *ids, const char *state_dir);
 void identities_fini(struct identities *ids);
 struct identity *identities_find(struct identities *ids, const char *address);
-/* The one to use: `wanted` if given, else the chosen default, else the only one. NULL: none. */
+/* The one to use: `wanted` if given, else the chosen default, else the configured one, else the
+ * first. NULL: none. */
 struct identity *identities_default(struct identities *ids, const char *wanted);
 int identities_set_default(struct identities *ids, const char *address);
 /*

@@ -22,7 +22,7 @@
  *   lifetime.c    how far apart keepalives may be
  *   streams.c     TCP connections with peers
  *   control.c     the control socket              commands_*.c, enroll.c  what it can do
- *   upkeep.c      now and then
+ *   upkeep.c      now and then                    reload.c      the configuration, again
  *   names.c       the socket of libnss_q2q        logring.c     the last lines of the log
  */
 #ifndef DAEMON_INTERNAL_H
@@ -269,6 +269,8 @@ struct hub_link *hub_get(struct daemon *d, struct identity *identity, const char
 struct hub_link *hub_own(struct daemon *d, const struct identity *identity);
 /* Can something be asked there? A connection that has just failed is not told of yet. */
 bool hub_is_ready(const struct hub_link *h);
+/* The addresses of the servers that we are connected to: they answer STUN. */
+void hub_tell_servers(struct daemon *d);
 /* Try now: the user waits, or the network came back. */
 void hub_wake(struct hub_link *h);
 void hub_wake_all(struct daemon *d);
@@ -505,6 +507,8 @@ void gather_again(struct daemon *d);
 bool gather_server(const struct daemon *d, enum address_family family, struct endpoint *ret_server);
 /* Everything anew, for all links; after the network changed. */
 void gather_restart(struct daemon *d);
+/* The configuration names other STUN servers, or other interfaces. */
+void gather_reload(struct daemon *d, bool stun, bool interfaces);
 /* What is known of a socket, for a session that is new. */
 void gather_tell(struct daemon *d, struct link *link);
 /* A link's fresh socket: its addresses, then STUN. */
@@ -562,6 +566,8 @@ void lifetime_stop(struct daemon *d);
 void lifetime_restart(struct daemon *d);
 /* A link goes directly, through what may be a NAT: from then on it is worth knowing. */
 void lifetime_path(struct link *link, enum address_family family);
+/* The configuration says something else. */
+void lifetime_reload(struct daemon *d);
 /* A path that rested has died. */
 void lifetime_doubt(struct daemon *d, enum address_family family);
 /* 0: not known, and not being found out. */
@@ -588,6 +594,8 @@ void portmap_start(struct daemon *d);
 void portmap_stop(struct daemon *d);
 /* The network changed. */
 void portmap_restart(struct daemon *d);
+/* The configuration says something else. */
+void portmap_reload(struct daemon *d);
 void portmap_tell(struct daemon *d, struct link *link);
 /* The default gateway's IPv4 address. False: there is none. */
 bool portmap_gateway(struct ip_address *ret_ip);
@@ -775,6 +783,7 @@ struct worker {
 	bool entered; /* the control plane wants it to stand still, */
 	bool parked;  /* and it does */
 	bool ending;  /* its loop shall */
+	enum log_level log_level; /* which its thread takes when it goes on */
 	uint8_t discard[TUN_FRAME_BYTES]; /* read and thrown away */
 };
 
@@ -841,11 +850,12 @@ void workers_pass_datagram(struct worker *to, const struct endpoint *from, uint8
 			   const uint8_t *data, size_t n_bytes);
 /* All loops reach IPv4 so from now on. */
 void workers_set_nat64(struct daemon *d, const struct net_nat64 *nat64);
+void workers_set_log_level(struct daemon *d, enum log_level level);
 
 /* ---- the daemon ---- */
 
 struct daemon {
-	const struct daemon_options *options;
+	struct daemon_options *options; /* reload() alone changes them */
 	struct worker *workers;
 	unsigned n_workers;
 	struct gate *gate;           /* NULL with one worker, */
@@ -894,6 +904,9 @@ struct daemon {
 	int exit_status;
 	int lock_fd; /* of the state directory */
 };
+
+/* reload.c: reads the configuration again. 0, or a fault: then nothing has changed. */
+int reload(struct daemon *d);
 
 /* Sends a request to the monitor, or keeps it until there is room; a fault ends the daemon. */
 int daemon_monitor_send(struct daemon *d, struct tun_request *request);

@@ -302,6 +302,21 @@ void lifetime_restart(struct daemon *d)
 		tell(&d->lifetime.searches[i]);
 }
 
+static void begin(struct lifetime_search *s);
+
+void lifetime_reload(struct daemon *d)
+{
+	struct session_status status;
+	struct link *link;
+
+	lifetime_restart(d);
+	LIST_FOREACH (link, &d->links, entry) {
+		session_get_status(link_session(link), &status);
+		if (status.has_path && !status.relay && !status.same_lan)
+			lifetime_path(link, status.remote.ip.family);
+	}
+}
+
 static void begin(struct lifetime_search *s)
 {
 	const struct daemon_options *o = s->daemon->options;

@@ -36,6 +36,7 @@ src_daemon_libdaemon_la_SOURCES = \
 	src/daemon/lifetime.c \
 	src/daemon/portmap.c \
 	src/daemon/problem.c \
+	src/daemon/reload.c \
 	src/daemon/requests.c \
 	src/daemon/serverlink.c \
 	src/daemon/status.c \

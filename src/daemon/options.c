@@ -3,7 +3,6 @@
 
 #include "conf/conf.h"
 #include "nat/nat.h"
-#include "nat/nat.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -204,6 +203,127 @@ void daemon_options_fini(struct daemon_options *options)
 	*options = (struct daemon_options){ .monitor_fd = -1,
 					    .upnp_fd = -1,
 					    .operator_gid = (gid_t)-1 };
+}
+
+/* ---- again ---- */
+
+static void note_restart(struct daemon_changes *changes, const char *name)
+{
+	const size_t used = strlen(changes->restart);
+
+	snprintf(changes->restart + used, sizeof(changes->restart) - used, "%s%s",
+		 used > 0 ? ", " : "", name);
+}
+
+static bool texts_differ(const char *a, const char *b)
+{
+	return (!a) != (!b) || (a && strcmp(a, b) != 0);
+}
+
+static bool lists_differ(char *const *a, size_t n_a, char *const *b, size_t n_b)
+{
+	if (n_a != n_b)
+		return true;
+	for (size_t i = 0; i < n_a; i++)
+		if (strcmp(a[i], b[i]) != 0)
+			return true;
+	return false;
+}
+
+static bool domains_differ(const struct daemon_options *a, const struct daemon_options *b)
+{
+	if (a->n_domains != b->n_domains)
+		return true;
+	for (size_t i = 0; i < a->n_domains; i++)
+		if (strcmp(a->domains[i].domain, b->domains[i].domain) != 0 ||
+		    strcmp(a->domains[i].server, b->domains[i].server) != 0)
+			return true;
+	return false;
+}
+
+static void swap_texts(char **a, char **b)
+{
+	char *const kept = *a;
+
+	*a = *b;
+	*b = kept;
+}
+
+/* Gives `fresh` what stays as it is. */
+static void keep_fixed(struct daemon_options *o, struct daemon_options *fresh,
+		       struct daemon_changes *changes)
+{
+	const struct {
+		char **now, **then;
+		const char *name;
+	} texts[] = {
+		{ &o->state_dir, &fresh->state_dir, "state-dir" },
+		{ &o->control_path, &fresh->control_path, "control" },
+		{ &o->names_path, &fresh->names_path, "names-socket" },
+		{ &o->user, &fresh->user, "user" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+		if (texts_differ(*texts[i].now, *texts[i].then))
+			note_restart(changes, texts[i].name);
+		swap_texts(texts[i].now, texts[i].then);
+	}
+	if (o->port != fresh->port)
+		note_restart(changes, "port");
+	if (o->n_workers != fresh->n_workers)
+		note_restart(changes, "workers");
+	if (o->aead_backend != fresh->aead_backend)
+		note_restart(changes, "aead-backend");
+	if (o->tcp_port != fresh->tcp_port)
+		note_restart(changes, "tcp-port");
+	/* Who speaks UPnP is started before the daemon gives up what that takes. */
+	if (o->upnp_fd < 0 && o->port_mapping != DAEMON_PORT_MAPPING_AUTO &&
+	    fresh->port_mapping == DAEMON_PORT_MAPPING_AUTO)
+		note_restart(changes, "port-mapping (for UPnP)");
+	fresh->port = o->port;
+	fresh->n_workers = o->n_workers;
+	fresh->aead_backend = o->aead_backend;
+	fresh->tcp_port = o->tcp_port;
+	fresh->foreground = o->foreground;
+	fresh->load = o->load;
+	fresh->load_user = o->load_user;
+	fresh->monitor_fd = o->monitor_fd;
+	fresh->upnp_fd = o->upnp_fd;
+	fresh->operator_gid = o->operator_gid;
+	fresh->watchdog_us = o->watchdog_us;
+}
+
+static void compare(const struct daemon_options *o, const struct daemon_options *fresh,
+		    struct daemon_changes *changes)
+{
+	changes->log_level = o->log_level != fresh->log_level;
+	changes->default_identity = texts_differ(o->default_identity, fresh->default_identity);
+	changes->stun = lists_differ(o->stun, o->n_stun, fresh->stun, fresh->n_stun);
+	changes->interfaces =
+		o->use_virtual != fresh->use_virtual ||
+		lists_differ(o->exclude, o->n_exclude, fresh->exclude, fresh->n_exclude);
+	changes->port_mapping = o->port_mapping != fresh->port_mapping ||
+				o->port_mapping_lifetime_s != fresh->port_mapping_lifetime_s;
+	changes->keepalive = o->keepalive_min_s != fresh->keepalive_min_s ||
+			     o->keepalive_max_s != fresh->keepalive_max_s;
+	changes->tunnels = o->copy_dscp != fresh->copy_dscp || o->parity != fresh->parity ||
+			   o->congestion_control != fresh->congestion_control;
+	changes->trust = o->accept_new != fresh->accept_new || domains_differ(o, fresh);
+}
+
+void daemon_options_renew(struct daemon_options *options, struct daemon_options *fresh,
+			  struct daemon_changes *ret_changes)
+{
+	struct daemon_changes changes = { .restart = "" };
+	struct daemon_options old;
+
+	compare(options, fresh, &changes);
+	keep_fixed(options, fresh, &changes);
+	old = *options;
+	*options = *fresh;
+	*fresh = old;
+	daemon_options_fini(fresh);
+	*ret_changes = changes;
 }
 
 static void take_text(char **to, char **from)

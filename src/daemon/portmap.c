@@ -250,9 +250,10 @@ void portmap_restart(struct daemon *d)
 {
 	struct portmap *p = &d->portmap;
 	const uint64_t now_us = net_loop_now_us(d->loop);
-	struct nat_portmap_config config = { .lifetime_s =
-						     (uint32_t)d->options->port_mapping_lifetime_s,
-					     .igd = p->igd };
+	struct nat_portmap_config config = {
+		.lifetime_s = (uint32_t)d->options->port_mapping_lifetime_s,
+		.igd = p->igd && d->options->port_mapping == DAEMON_PORT_MAPPING_AUTO
+	};
 	struct endpoint gateway, local;
 
 	if (d->options->port_mapping == DAEMON_PORT_MAPPING_OFF || d->stopping)
@@ -282,6 +283,15 @@ void portmap_restart(struct daemon *d)
 	config.port = local.port;
 	nat_portmap_start(&p->client, &config, now_us);
 	move(p, now_us);
+}
+
+void portmap_reload(struct daemon *d)
+{
+	struct portmap *p = &d->portmap;
+
+	give_back(p, "the configuration has changed");
+	tell_all(d);
+	portmap_restart(d);
 }
 
 void portmap_start(struct daemon *d)

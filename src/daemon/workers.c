@@ -317,6 +317,7 @@ static void on_rung(void *user)
 		while (w->entered)
 			pthread_cond_wait(&gate->resumed, &gate->mutex);
 		w->parked = false;
+		log_set_level(w->log_level);
 	}
 	if (w->ending)
 		net_loop_stop(w->loop);
@@ -362,6 +363,7 @@ static int worker_init(struct daemon *d, unsigned number)
 
 	w->daemon = d;
 	w->number = number;
+	w->log_level = (enum log_level)d->options->log_level;
 	w->memory.limit_bytes = MEMORY_BYTES / d->n_workers;
 	TAILQ_INIT(&w->waiting_udp);
 	r = net_loop_new(&w->loop);
@@ -512,5 +514,14 @@ void workers_set_nat64(struct daemon *d, const struct net_nat64 *nat64)
 	for (unsigned i = 0; i < d->n_workers; i++) {
 		workers_enter(&d->workers[i]);
 		net_loop_set_nat64(d->workers[i].loop, nat64);
+	}
+}
+
+void workers_set_log_level(struct daemon *d, enum log_level level)
+{
+	log_set_level(level);
+	for (unsigned i = 0; i < d->n_workers; i++) {
+		workers_enter(&d->workers[i]);
+		d->workers[i].log_level = level;
 	}
 }

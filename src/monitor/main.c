@@ -138,6 +138,22 @@ static int load_options(const struct said *said, struct daemon_options *o)
 	return 0;
 }
 
+/* The same as at the start, for the daemon, which was told to. */
+static int load_again(void *user, struct daemon_options *ret_options)
+{
+	struct daemon_options fresh;
+	int r = daemon_options_init(&fresh);
+
+	if (r < 0)
+		return r;
+	r = load_options(user, &fresh);
+	if (r < 0)
+		daemon_options_fini(&fresh);
+	else
+		*ret_options = fresh;
+	return r;
+}
+
 /* ---- the places ----------------------------------------------------------------------- */
 
 static int find_user(const struct daemon_options *o, struct monitor_user *ret_user)
@@ -346,6 +362,7 @@ int main(int argc, char **argv)
 				  .level = LOG_INFO_,
 				  .journal_prefix = getenv("JOURNAL_STREAM") != NULL };
 	struct said said = { .port = -1, .log_level = -1 };
+	_cleanup_(freep) char *config = NULL;
 	struct daemon_options o;
 	struct monitor_user user;
 	int status;
@@ -354,8 +371,14 @@ int main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN); /* of both processes: whoever reads our log may go */
 	argp_err_exit_status = EXIT_USAGE;
 	argp_parse(&argp, argc, argv, 0, NULL, &said);
+	/* It is read again when this process is elsewhere. */
+	config = said.config ? realpath(said.config, NULL) : NULL;
+	if (config)
+		said.config = config;
 	if (daemon_options_init(&o) < 0 || load_options(&said, &o) < 0)
 		return EXIT_FAILURE;
+	o.load = load_again;
+	o.load_user = &said;
 	log.level = (enum log_level)o.log_level;
 	log_setup(&log);
 	if (!privileges_suffice()) {

@@ -45,7 +45,9 @@ struct monitor_requests {
 	bool used[TUN_SLOTS_MAX];
 	bool failed[TUN_SLOTS_MAX]; /* the last LINK_CREATE did; one LINK_DELETE may follow */
 	struct tun_addresses addresses[TUN_SLOTS_MAX];
-	bool ready;     /* READY came: it comes once */
+	bool ready; /* READY came: it comes once */
+	/* The daemon was asked so often to read the configuration again, and has not yet. */
+	unsigned n_reloads;
 	uint32_t group; /* of all interfaces that were made */
 	struct tun_guard guard;
 };

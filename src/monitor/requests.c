@@ -144,6 +144,19 @@ void requests_end_links(struct monitor_requests *requests)
 		log_debug("cannot remove the interfaces at once: %s", strerror(-r));
 }
 
+static int reloaded(struct monitor_requests *requests, bool faulty)
+{
+	if (requests->n_reloads == 0)
+		return -EPROTO;
+	requests->n_reloads--;
+	if (!requests->ready || requests->n_reloads > 0)
+		return 0;
+	service_notify(faulty ? "READY=1\nSTATUS=The configuration has a fault, which the log "
+				"names; the one before holds."
+			      : "READY=1\nSTATUS=");
+	return 0;
+}
+
 int requests_handle(struct monitor_requests *requests, const struct tun_request *request,
 		    struct tun_reply *ret_reply, int *ret_fd)
 {
@@ -176,6 +189,8 @@ int requests_handle(struct monitor_requests *requests, const struct tun_request 
 	case TUN_REQUEST_LINKS_END:
 		requests_end_links(requests);
 		return 0;
+	case TUN_REQUEST_RELOAD:
+		return reloaded(requests, request->id != 0);
 	default:
 		return -EPROTO;
 	}

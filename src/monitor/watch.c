@@ -3,12 +3,14 @@
 
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <sys/random.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
+#define RELOADS_MAX  2               /* one that is being read, and one that comes after it */
 #define STOP_TIME_US (10 * US_PER_S) /* the daemon's time to take leave of its peers */
 
 struct watch {
@@ -75,6 +77,36 @@ static void ask_to_stop(struct watch *w)
 		end(w, EXIT_FAILURE);
 }
 
+/* With the time, as a unit of the type notify-reload wants it. */
+static void tell_reloading(void)
+{
+	struct timespec now;
+	char state[64];
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	snprintf(state, sizeof(state), "RELOADING=1\nMONOTONIC_USEC=%llu",
+		 (unsigned long long)now.tv_sec * US_PER_S +
+			 (unsigned long long)now.tv_nsec / 1000);
+	service_notify(state);
+}
+
+/* Whoever reloads the service signals the monitor; the daemon reads the file. */
+static void ask_to_reload(struct watch *w)
+{
+	const struct tun_reply reload = { .type = TUN_REQUEST_RELOAD };
+
+	/* What was asked last has not been read yet: it will be, as it is then. */
+	if (w->requests.n_reloads == RELOADS_MAX || w->stop_deadline_us != NEVER_US)
+		return;
+	if (tun_ipc_send_reply(w->ipc_fd, &reload, -1) != 0) {
+		log_warn("the daemon cannot be told to read the configuration again");
+		return;
+	}
+	w->requests.n_reloads++;
+	if (w->requests.ready)
+		tell_reloading();
+}
+
 static void reap(struct watch *w)
 {
 	int status;
@@ -94,7 +126,9 @@ static void on_signal(struct watch *w)
 		return;
 	if (info.ssi_signo == SIGCHLD)
 		reap(w);
-	else if (info.ssi_signo != SIGHUP)
+	else if (info.ssi_signo == SIGHUP)
+		ask_to_reload(w);
+	else
 		ask_to_stop(w);
 }
 

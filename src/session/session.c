@@ -138,6 +138,13 @@ void session_set_identity(struct session *s, struct crypto_tls_context *tls,
 	crypto_tls_context_unref(old);
 }
 
+void session_set_options(struct session *s, const struct session_options *options)
+{
+	s->config.copy_dscp = options->copy_dscp;
+	s->config.parity = options->parity;
+	s->config.congestion_control = options->congestion_control;
+}
+
 void session_set_path_mode(struct session *s, enum session_path_mode mode, uint64_t now_us)
 {
 	if (s->path_mode == mode)

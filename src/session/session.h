@@ -225,6 +225,13 @@ void session_wake(struct session *s, uint64_t now_us);
 /* After a renewal of our certificate; used by the next association. */
 void session_set_identity(struct session *s, struct crypto_tls_context *tls,
 			  const struct crypto_key *own_key);
+/* What the configuration says of tunnels: copy_dscp holds at once, the rest for the next
+ * association. */
+struct session_options {
+	bool copy_dscp, parity;
+	enum ptcp_congestion_control congestion_control;
+};
+void session_set_options(struct session *s, const struct session_options *options);
 /* The device's addresses and features (enum tun_feature); without it every packet is dropped. */
 void session_set_device(struct session *s, const struct tun_addresses *shown, uint32_t features);
 

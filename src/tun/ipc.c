@@ -29,6 +29,7 @@ const char *tun_request_name(uint32_t type)
 		[TUN_REQUEST_ALIVE] = "alive",
 		[TUN_REQUEST_STOPPING] = "stopping",
 		[TUN_REQUEST_LINKS_END] = "links-end",
+		[TUN_REQUEST_RELOAD] = "reload",
 	};
 	static_assert(ARRAY_SIZE(names) == TUN_REQUEST_COUNT, "a name for each request");
 

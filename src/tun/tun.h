@@ -151,7 +151,9 @@ bool tun_ip6_valid(const uint8_t address[static 16]); /* fd71:3271:746e::/48 */
  * A SOCK_SEQPACKET socketpair; one fixed-size struct is one message, host byte
  * order (both ends are one binary). The daemon asks, the monitor answers
  * LINK_CREATE and LINK_DELETE in order, each with the request's id; the others
- * have no answer. Unasked comes one reply of type STOPPING: end in good order.
+ * have no answer. Unasked come replies of type RELOAD, read the configuration again,
+ * each of which the daemon answers with a request of that type; and one of type STOPPING:
+ * end in good order.
  * Whatever is malformed ends the monitor, and so everything.
  */
 
@@ -162,6 +164,7 @@ enum tun_request_type {
 	TUN_REQUEST_ALIVE,       /* the daemon's loop turns (WATCHDOG=1) */
 	TUN_REQUEST_STOPPING,    /* the daemon is on its way out (STOPPING=1) */
 	TUN_REQUEST_LINKS_END,   /* no link is needed any more; LINK_DELETE may follow for each */
+	TUN_REQUEST_RELOAD,      /* the configuration was read again; id: 0, or 1 if it has a fault */
 	TUN_REQUEST_COUNT,
 };
 

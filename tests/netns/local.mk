@@ -16,6 +16,7 @@ NETNS_TESTS = \
 	tests/netns/portmap.sh \
 	tests/netns/portmap_others.sh \
 	tests/netns/relay.sh \
+	tests/netns/reload.sh \
 	tests/netns/resilience.sh \
 	tests/netns/roam.sh \
 	tests/netns/six.sh \

@@ -162,6 +162,20 @@ online() {
 tap "alice finds it again" wait_for 60 online
 tap "no unit failed" eval '! in_machine alice systemctl --failed --no-legend | grep . && ! in_machine server systemctl --failed --no-legend | grep .'
 
+# reloaded HOST UNIT TEXT: `systemctl reload`, and what the journal then says
+reloaded() {
+    local before
+    before=$(in_machine "$1" journalctl -b --no-pager -o cat -u "$2" | wc -l)
+    in_machine "$1" systemctl reload "$2" || return
+    wait_for 30 eval "in_machine $1 journalctl -b --no-pager -o cat -u $2 | tail -n +$((before + 1)) | grep -qE -- '$3'"
+}
+tap "systemctl reload q2q-tun" reloaded alice q2q-tun.service 'configuration was read again'
+in_machine alice sh -c 'mkdir -p /etc/q2q-tun; echo nonsense >/etc/q2q-tun/q2q-tun.conf'
+tap "a fault in the configuration changes nothing" reloaded alice q2q-tun.service 'the one before holds'
+tap "and stands in the status" wait_for 20 eval 'in_machine alice systemctl show -P StatusText q2q-tun.service | grep -q fault'
+in_machine alice rm /etc/q2q-tun/q2q-tun.conf
+tap "nor does it end the service" eval 'in_machine alice systemctl is-active q2q-tun.service && in_machine alice ping -c 2 -i 0.2 -W 5 bob.server.test.q2q'
+tap "systemctl reload q2q-server" reloaded server q2q-server.service 'configuration read again'
 watchdog_restarts() {
     local before after
     before=$(in_machine alice systemctl show -P NRestarts q2q-tun.service)

@@ -1,4 +1,4 @@
-"""What a service manager hears of q2q-tund: READY, WATCHDOG while the daemon's loop turns, STOPPING."""
+"""What a service manager hears of q2q-tund: READY, WATCHDOG while the daemon's loop turns, RELOADING, STOPPING."""
 
 import os
 import signal
@@ -83,6 +83,36 @@ def _():
     assert said == [], said
     os.kill(service.daemon_pid(), signal.SIGCONT)
     assert "WATCHDOG=1" in service.hear_until("WATCHDOG=1", 5)
+
+
+def reload(lines):
+    with open(service.directory.name + "/empty.conf", "w") as conf:
+        conf.write(lines)
+    service.process.send_signal(signal.SIGHUP)
+    said, end = [], time.monotonic() + 15
+    while not any(s.startswith("READY=1") for s in said) and time.monotonic() < end:
+        said += service.hear(0.1)
+    return [s for s in said if s != "WATCHDOG=1"]
+
+
+@case("SIGHUP: RELOADING=1 with the time, then READY=1")
+def _():
+    before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    said = reload("[daemon]\nlog-level = notice\n")
+    assert len(said) == 2 and said[1] == "READY=1\nSTATUS=", said
+    lines = said[0].split("\n")
+    assert lines[0] == "RELOADING=1", said
+    name, value = lines[1].split("=")
+    assert name == "MONOTONIC_USEC", said
+    assert before <= int(value) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000, said
+
+
+@case("a configuration with a fault is told of in the status")
+def _():
+    said = reload("[daemon]\nlog-level = loud\n")
+    assert len(said) == 2 and said[0].startswith("RELOADING=1\n"), said
+    assert said[1].startswith("READY=1\nSTATUS=") and "fault" in said[1], said
+    assert service.process.poll() is None
 
 
 @case("SIGTERM: STOPPING=1, and the exit status is 0")

@@ -81,7 +81,7 @@ static void try_forbidden_things(void)
 	fflush(stdout);
 }
 
-int daemon_run(const struct daemon_options *options)
+int daemon_run(struct daemon_options *options)
 {
 	const char *play = getenv("PLAY");
 	const struct tun_request ready = { .type = TUN_REQUEST_READY };

@@ -816,6 +816,154 @@ static void what_worked_in_a_network_is_remembered_for_a_while(void **state)
 	assert_true(lanes_recall(&m, 101, US_PER_S));
 }
 
+/* ---- the configuration, again ---- */
+
+static void read_options(struct fixture *f, const char *text, struct daemon_options *ret)
+{
+	char path[128], error[512] = "";
+	FILE *file;
+
+	snprintf(path, sizeof(path), "%s/test.conf", f->dir);
+	file = fopen(path, "w");
+	assert_non_null(file);
+	assert_true(fputs(text, file) >= 0);
+	assert_int_equal(fclose(file), 0);
+	assert_int_equal(daemon_options_init(ret), 0);
+	if (daemon_options_load(ret, path, error, sizeof(error)))
+		fail_msg("%s", error);
+}
+
+static struct daemon_changes renew(struct fixture *f, struct daemon_options *now, const char *text)
+{
+	struct daemon_options fresh;
+	struct daemon_changes changes;
+
+	read_options(f, text, &fresh);
+	daemon_options_renew(now, &fresh, &changes);
+	return changes;
+}
+
+static bool nothing_changed(const struct daemon_changes *c)
+{
+	return !c->log_level && !c->default_identity && !c->stun && !c->interfaces &&
+	       !c->port_mapping && !c->keepalive && !c->tunnels && !c->trust && !*c->restart;
+}
+
+static void each_option_that_changes_is_noticed(void **state)
+{
+	static const struct {
+		const char *text;
+		size_t flag; /* the one that is set, and no other */
+	} cases[] = {
+#define FLAG(name) offsetof(struct daemon_changes, name)
+		{ "[daemon]\nlog-level = error\n", FLAG(log_level) },
+		{ "[identity]\ndefault = a@b.test\n", FLAG(default_identity) },
+		{ "[network]\nstun = a:1\n", FLAG(stun) },
+		{ "[network]\nexclude-interface = eth1\n", FLAG(interfaces) },
+		{ "[network]\nvirtual-interfaces = yes\n", FLAG(interfaces) },
+		{ "[network]\nport-mapping = pcp\n", FLAG(port_mapping) },
+		{ "[network]\nport-mapping-lifetime = 100\n", FLAG(port_mapping) },
+		{ "[network]\nkeepalive-min = 20\n", FLAG(keepalive) },
+		{ "[network]\nkeepalive-max = 40\n", FLAG(keepalive) },
+		{ "[network]\ndscp = copy\n", FLAG(tunnels) },
+		{ "[network]\nparity = off\n", FLAG(tunnels) },
+		{ "[network]\ncongestion-control = cubic\n", FLAG(tunnels) },
+		{ "[trust]\naccept-new = yes\n", FLAG(trust) },
+		{ "[domain b.test]\nserver = a:1\n", FLAG(trust) },
+	};
+	struct fixture *f = *state;
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct daemon_options o;
+		struct daemon_changes c;
+		bool *flag = (bool *)((char *)&c + cases[i].flag);
+
+		read_options(f, "", &o);
+		o.upnp_fd = 5; /* there is one to talk UPnP */
+		c = renew(f, &o, cases[i].text);
+		assert_true(*flag);
+		*flag = false;
+		assert_true(nothing_changed(&c));
+		/* It is in use now, so the same again is no change; and back again is one. */
+		c = renew(f, &o, cases[i].text);
+		assert_true(nothing_changed(&c));
+		c = renew(f, &o, "");
+		assert_true(*flag);
+		assert_string_equal(c.restart, "");
+		o.upnp_fd = -1;
+		daemon_options_fini(&o);
+	}
+}
+
+static void what_takes_a_restart_stays_and_is_named(void **state)
+{
+	static const char *const text =
+		"[daemon]\nstate-dir = /s\ncontrol = /c\nnames-socket = /n\nuser = u\nport = 7\n"
+		"workers = 2\naead-backend = openssl\n[network]\ntcp-port = 9\ndscp = copy\n";
+	struct fixture *f = *state;
+	struct daemon_options o;
+	struct daemon_changes c;
+
+	read_options(f, "[daemon]\nstate-dir = /first\nport = 6\n", &o);
+	o.monitor_fd = 3;
+	o.operator_gid = 4;
+	c = renew(f, &o, text);
+	assert_string_equal(c.restart, "state-dir, control, names-socket, user, port, workers, "
+				       "aead-backend, tcp-port");
+	assert_true(c.tunnels);
+	assert_true(o.copy_dscp);
+	assert_string_equal(o.state_dir, "/first");
+	assert_int_equal(o.port, 6);
+	assert_int_equal(o.n_workers, 1);
+	assert_int_equal(o.tcp_port, DAEMON_TCP_PORT_AUTO);
+	assert_int_equal(o.monitor_fd, 3);
+	assert_int_equal(o.operator_gid, 4);
+	/* Named each time, for it still does not hold. */
+	c = renew(f, &o, text);
+	assert_non_null(strstr(c.restart, "workers"));
+	assert_false(c.tunnels);
+	o.monitor_fd = -1;
+	daemon_options_fini(&o);
+}
+
+static void upnp_that_was_off_takes_a_restart(void **state)
+{
+	struct fixture *f = *state;
+	struct daemon_options o;
+	struct daemon_changes c;
+
+	read_options(f, "[network]\nport-mapping = off\n", &o);
+	c = renew(f, &o, "[network]\nport-mapping = pcp\n");
+	assert_true(c.port_mapping);
+	assert_string_equal(c.restart, "");
+	c = renew(f, &o, "[network]\nport-mapping = auto\n");
+	assert_true(c.port_mapping);
+	assert_non_null(strstr(c.restart, "UPnP"));
+	daemon_options_fini(&o);
+}
+
+static void the_configured_default_identity_gives_way_to_the_chosen_one(void **state)
+{
+	struct fixture *f = *state;
+	struct identity ids[3];
+
+	for (size_t i = 0; i < ARRAY_SIZE(ids); i++) {
+		char text[] = "a@b.test";
+
+		text[0] = (char)('a' + i);
+		ids[i] = (struct identity){ .address = user(text) };
+		TAILQ_INSERT_TAIL(&f->d.identities.list, &ids[i], entry);
+	}
+	assert_ptr_equal(identities_default(&f->d.identities, NULL), &ids[0]);
+	f->d.identities.configured = "b@b.test";
+	assert_ptr_equal(identities_default(&f->d.identities, NULL), &ids[1]);
+	assert_int_equal(identities_set_default(&f->d.identities, "c@b.test"), 0);
+	assert_ptr_equal(identities_default(&f->d.identities, NULL), &ids[2]);
+	f->d.identities.configured = NULL;
+	assert_ptr_equal(identities_default(&f->d.identities, NULL), &ids[2]);
+	TAILQ_INIT(&f->d.identities.list);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -841,6 +989,10 @@ int main(void)
 		TEST(ports_are_tried_in_order_of_preference),
 		TEST(a_refused_lane_gives_way_at_once),
 		TEST(what_worked_in_a_network_is_remembered_for_a_while),
+		TEST(each_option_that_changes_is_noticed),
+		TEST(what_takes_a_restart_stays_and_is_named),
+		TEST(upnp_that_was_off_takes_a_restart),
+		TEST(the_configured_default_identity_gives_way_to_the_chosen_one),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -160,6 +160,18 @@ static void ready_comes_once_and_unknown_requests_never(void **state)
 	assert_int_equal(handle(&table, &r), -EPROTO);
 }
 
+static void nobody_reads_again_unasked(void **state)
+{
+	const struct tun_request r = { .type = TUN_REQUEST_RELOAD };
+
+	(void)state;
+	assert_int_equal(handle(&table, &r), -EPROTO);
+	table.n_reloads = 2;
+	assert_int_equal(handle(&table, &r), 0);
+	assert_int_equal(handle(&table, &r), 0);
+	assert_int_equal(handle(&table, &r), -EPROTO);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -170,6 +182,7 @@ int main(void)
 		cmocka_unit_test_setup(two_links_to_one_address_are_refused_but_end_nothing,
 				       clear_table),
 		cmocka_unit_test_setup(ready_comes_once_and_unknown_requests_never, clear_table),
+		cmocka_unit_test_setup(nobody_reads_again_unasked, clear_table),
 	};
 
 	return cmocka_run_group_tests_name("monitor", tests, NULL, NULL);
