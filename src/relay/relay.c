@@ -608,6 +608,15 @@ void relay_free(struct relay *r)
 	free(r);
 }
 
+void relay_set_limits(struct relay *r, unsigned ends_max, uint64_t bytes_per_s,
+		      uint64_t total_bytes_per_s, uint64_t burst_bytes)
+{
+	r->config.ends_max = ends_max;
+	r->config.bytes_per_s = bytes_per_s;
+	r->config.total_bytes_per_s = total_bytes_per_s;
+	r->config.burst_bytes = burst_bytes;
+}
+
 void relay_stats(const struct relay *r, struct relay_stats *ret_stats)
 {
 	*ret_stats = r->stats;

@@ -65,6 +65,9 @@ struct relay *relay_new(const struct relay_config *config);
 /* All ends must have been freed before. NULL is fine. */
 void relay_free(struct relay *r);
 DEFINE_CLEANUP(struct relay *, relay_free)
+/* Holds from now on, for the ends that there are too; more than ends_max stay. */
+void relay_set_limits(struct relay *r, unsigned ends_max, uint64_t bytes_per_s,
+		      uint64_t total_bytes_per_s, uint64_t burst_bytes);
 void relay_stats(const struct relay *r, struct relay_stats *ret_stats);
 
 /*

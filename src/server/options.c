@@ -142,14 +142,45 @@ void options_fini(struct server_options *o)
 	o->n_domains = 0;
 }
 
-void options_adopt(struct server_options *o, struct server_options *fresh)
+static bool listens_elsewhere(const struct server_options *a, const struct server_options *b)
+{
+	if (a->n_listen_endpoints != b->n_listen_endpoints)
+		return true;
+	for (size_t i = 0; i < a->n_listen_endpoints; i++)
+		if (!endpoint_equal(&a->listen_endpoints[i], &b->listen_endpoints[i]))
+			return true;
+	return false;
+}
+
+static bool texts_differ(const char *a, const char *b)
+{
+	return (!a) != (!b) || (a && strcmp(a, b) != 0);
+}
+
+static void name_if(bool differs, const char *name, char *names)
+{
+	const size_t used = strlen(names);
+
+	if (differs)
+		snprintf(names + used, OPTIONS_RESTART_BYTES - used, "%s%s", used > 0 ? ", " : "",
+			 name);
+}
+
+void options_adopt(struct server_options *o, struct server_options *fresh,
+		   char ret_restart[static OPTIONS_RESTART_BYTES])
 {
 	struct server_options old = *o;
 
+	ret_restart[0] = '\0';
+	name_if(texts_differ(o->data_dir, fresh->data_dir), "data-dir", ret_restart);
+	name_if(listens_elsewhere(o, fresh), "listen", ret_restart);
+	name_if(texts_differ(o->user, fresh->user), "user", ret_restart);
+	name_if(o->stun_second_port != fresh->stun_second_port, "stun-second-port", ret_restart);
 	*o = *fresh;
 	o->data_dir = old.data_dir;
 	o->listen = old.listen;
 	o->user = old.user;
+	o->stun_second_port = old.stun_second_port;
 	memcpy(o->listen_endpoints, old.listen_endpoints, sizeof(o->listen_endpoints));
 	o->n_listen_endpoints = old.n_listen_endpoints;
 	old.data_dir = fresh->data_dir;

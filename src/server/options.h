@@ -66,8 +66,13 @@ int options_init(struct server_options *o);
 void options_fini(struct server_options *o);
 /* path NULL: the default file, which need not exist. 0, or negative with ret_error. */
 int options_load(struct server_options *o, const char *path, struct conf_error *ret_error);
-/* Takes over what a running server can change: not where it listens, lives and runs as. */
-void options_adopt(struct server_options *o, struct server_options *fresh);
+#define OPTIONS_RESTART_BYTES 128
+/*
+ * Takes over what a running server can change; where it listens, lives and runs as stays. Those of
+ * them that differ are named, with ", " between. The caller frees what is left in `fresh`.
+ */
+void options_adopt(struct server_options *o, struct server_options *fresh,
+		   char ret_restart[static OPTIONS_RESTART_BYTES]);
 /* Replaces a text option. */
 int options_set_text(char **field, const char *value);
 /* Checks and resolves what was set. 0, or -EINVAL with the reason in words. */

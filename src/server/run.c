@@ -104,6 +104,11 @@ static void free_limiters(struct server *s)
 	limiter_free(s->fetch_domains);
 }
 
+static uint64_t relay_burst(const struct server_options *o)
+{
+	return max_u64(o->relay_bytes_per_s, 2 * Q2Q_RELAY_MAX_BYTES);
+}
+
 static int make_relay(struct server *s)
 {
 	struct relay_config config;
@@ -113,7 +118,7 @@ static int make_relay(struct server *s)
 	config.ends_max = (unsigned)s->options->connections_max;
 	config.bytes_per_s = s->options->relay_bytes_per_s;
 	config.total_bytes_per_s = s->options->relay_total_bytes_per_s;
-	config.burst_bytes = max_u64(s->options->relay_bytes_per_s, 2 * Q2Q_RELAY_MAX_BYTES);
+	config.burst_bytes = relay_burst(s->options);
 	s->relay = relay_new(&config);
 	return s->relay ? 0 : -ENOMEM;
 }
@@ -233,23 +238,57 @@ static void on_terminate(void *user, int signal_number)
 		net_loop_stop(s->loop);
 }
 
+/* With the time, as a unit of the type notify-reload wants it. */
+static void tell_reloading(void)
+{
+	struct timespec now;
+	char state[64];
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	snprintf(state, sizeof(state), "RELOADING=1\nMONOTONIC_USEC=%llu",
+		 (unsigned long long)now.tv_sec * US_PER_S +
+			 (unsigned long long)now.tv_nsec / 1000);
+	service_notify(state);
+}
+
+static void apply(struct server *s, struct server_options *fresh)
+{
+	char restart[OPTIONS_RESTART_BYTES];
+
+	options_adopt(s->options, fresh, restart);
+	raise_fd_limit(s->options);
+	log_set_level(options_log_level(s->options));
+	relay_set_limits(s->relay, (unsigned)s->options->connections_max,
+			 s->options->relay_bytes_per_s, s->options->relay_total_bytes_per_s,
+			 relay_burst(s->options));
+	log_note("configuration read again; registration is %s",
+		 registration_name((enum registration)s->options->registration));
+	if (*restart)
+		log_warn("needs a restart: %s", restart);
+}
+
+/* First what can fail: a fault in the file changes nothing. */
 static void on_hangup(void *user, int signal_number)
 {
 	struct server *s = user;
 	struct server_options fresh = { 0 };
 	struct domain_error error;
+	const char *fault = NULL;
 
 	(void)signal_number;
-	service_notify("RELOADING=1");
-	if (s->reload(&fresh) == 0) {
-		options_adopt(s->options, &fresh);
-		log_note("configuration read again; registration is %s",
-			 registration_name((enum registration)s->options->registration));
+	tell_reloading();
+	if (s->reload(&fresh) != 0) {
+		fault = "READY=1\nSTATUS=The configuration has a fault, which the log names; the "
+			"one before holds.";
+		log_error("the configuration was not read again, the one before holds");
+	} else if (domain_reload(&s->domain, &error) != 0) {
+		fault = "READY=1\nSTATUS=The key of the domain cannot be read again.";
+		log_error("%s", error.text);
+	} else {
+		apply(s, &fresh);
 	}
 	options_fini(&fresh);
-	if (domain_reload(&s->domain, &error) != 0)
-		log_error("%s", error.text);
-	service_notify("READY=1");
+	service_notify(fault ? fault : "READY=1\nSTATUS=");
 }
 
 static void on_watchdog(void *user, uint64_t now_us)
@@ -359,7 +398,8 @@ static int start(struct server *s, const char **ret_what)
 	rc = privileges_forget_ports();
 	if (rc != 0)
 		return rc;
-	*ret_what = "the password threads"; /* after that, or they would keep capabilities of their own */
+	*ret_what = "the password threads"; /* after that, or they would keep capabilities of their
+					       own */
 	return hasher_new(s->loop, HASHER_THREADS, &s->hasher);
 }
 

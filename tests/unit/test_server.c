@@ -232,6 +232,7 @@ static void the_configuration_file_sets_what_it_names(void **state)
 static void a_reload_keeps_where_the_server_lives(void **state)
 {
 	struct server_options o, fresh;
+	char restart[OPTIONS_RESTART_BYTES];
 
 	(void)state;
 	assert_int_equal(options_init(&o), 0);
@@ -241,7 +242,8 @@ static void a_reload_keeps_where_the_server_lives(void **state)
 	fresh.registration = REGISTRATION_OPEN;
 	fresh.n_listen_endpoints = 3;
 	o.n_listen_endpoints = 1;
-	options_adopt(&o, &fresh);
+	options_adopt(&o, &fresh, restart);
+	assert_string_equal(restart, "data-dir, listen");
 	assert_string_equal(o.data_dir, "/one");
 	assert_int_equal(o.n_listen_endpoints, 1);
 	assert_int_equal(o.registration, REGISTRATION_OPEN);
