@@ -280,6 +280,11 @@ void crypto_tls_input_end(struct crypto_tls *tls);
 size_t crypto_tls_output(struct crypto_tls *tls, void *out, size_t out_bytes);
 size_t crypto_tls_output_waiting(const struct crypto_tls *tls);
 enum crypto_tls_state crypto_tls_handshake(const struct crypto_tls *tls);
+/*
+ * A server of TLS 1.3 has sent its whole flight and waits for the client's certificate and
+ * Finished: the secrets are there, but nobody has proved to be the client yet.
+ */
+bool crypto_tls_flight_done(const struct crypto_tls *tls);
 /* Why it failed, e.g. "the peer rejected our certificate (alert: unknown CA)"; "" before. */
 const char *crypto_tls_error(const struct crypto_tls *tls);
 /* The enum crypto_verify with which our side refused the peer, or 0. */
@@ -294,12 +299,13 @@ int crypto_tls_write(struct crypto_tls *tls, const void *data, size_t n_bytes,
 		     size_t *ret_bytes) WARN_UNUSED;
 /* Queues our goodbye; the peer's may still come. */
 void crypto_tls_shutdown(struct crypto_tls *tls);
-/* RFC 5705, RFC 8446 section 7.5: the same bytes on both sides, once DONE; else -EAGAIN. */
+/* RFC 5705, RFC 8446 section 7.5: the same bytes on both sides, once DONE or
+ * crypto_tls_flight_done(); else -EAGAIN. */
 int crypto_tls_export(struct crypto_tls *tls, const char *label, const void *context,
 		      size_t context_bytes, void *out, size_t out_bytes) WARN_UNUSED;
 /* Borrowed; NULL until a certificate was shown and accepted. */
 struct crypto_cert *crypto_tls_peer_cert(const struct crypto_tls *tls);
-/* "TLSv1.3", "TLS_AES_256_GCM_SHA384", "X25519": for status and logs; "" before. */
+/* "TLSv1.3", "TLS_AES_256_GCM_SHA384", "X25519": for status and logs; "" before, as for export. */
 const char *crypto_tls_version(const struct crypto_tls *tls);
 const char *crypto_tls_cipher(const struct crypto_tls *tls);
 const char *crypto_tls_group(const struct crypto_tls *tls);

@@ -30,6 +30,7 @@ struct crypto_tls {
 	int verify_reason;
 	int alert_received; /* the fatal one, or -1 */
 	bool shown_cert;    /* we have one to show */
+	bool flight_done;   /* server, TLS 1.3: all but the client's second flight is there */
 	bool got_data;      /* plaintext came through */
 	bool said_goodbye;
 	char error[CRYPTO_TLS_ERROR_BYTES];
@@ -296,6 +297,23 @@ const char *crypto_tls_state_name(enum crypto_tls_state state)
 	return (unsigned)state < CRYPTO_TLS_STATE_COUNT ? names[state] : "?";
 }
 
+/*
+ * A server of TLS 1.3 that waits for the client's certificate and Finished has all secrets by then
+ * (RFC 8446, section 7.1), and OpenSSL exports from when its own Finished was written.
+ */
+static bool has_exporter(const struct crypto_tls *tls)
+{
+	uint8_t probe[CRYPTO_HASH_BYTES];
+	bool has;
+
+	if (tls->policy.role != CRYPTO_TLS_SERVER || SSL_version(tls->ssl) != TLS1_3_VERSION)
+		return false;
+	has = SSL_export_keying_material(tls->ssl, probe, sizeof(probe), "EXPORTER-probe", 14, NULL,
+					 0, 1) == 1;
+	secret_wipe(probe, sizeof(probe));
+	return has;
+}
+
 static int drive_handshake(struct crypto_tls *tls)
 {
 	int r;
@@ -308,6 +326,7 @@ static int drive_handshake(struct crypto_tls *tls)
 		tls->state = CRYPTO_TLS_DONE;
 	else if (SSL_get_error(tls->ssl, r) != SSL_ERROR_WANT_READ)
 		return fail(tls);
+	tls->flight_done = tls->state == CRYPTO_TLS_WANT && has_exporter(tls);
 	ERR_clear_error();
 	return 0;
 }
@@ -445,6 +464,11 @@ enum crypto_tls_state crypto_tls_handshake(const struct crypto_tls *tls)
 	return tls->state;
 }
 
+bool crypto_tls_flight_done(const struct crypto_tls *tls)
+{
+	return tls->state == CRYPTO_TLS_WANT && tls->flight_done;
+}
+
 const char *crypto_tls_error(const struct crypto_tls *tls)
 {
 	return tls->error;
@@ -525,7 +549,7 @@ void crypto_tls_shutdown(struct crypto_tls *tls)
 int crypto_tls_export(struct crypto_tls *tls, const char *label, const void *context,
 		      size_t context_bytes, void *out, size_t out_bytes)
 {
-	if (tls->state != CRYPTO_TLS_DONE)
+	if (tls->state != CRYPTO_TLS_DONE && !crypto_tls_flight_done(tls))
 		return -EAGAIN;
 	ERR_clear_error();
 	if (SSL_export_keying_material(tls->ssl, out, out_bytes, label, strlen(label), context,
@@ -541,7 +565,8 @@ struct crypto_cert *crypto_tls_peer_cert(const struct crypto_tls *tls)
 
 static bool is_negotiated(const struct crypto_tls *tls)
 {
-	return tls->state == CRYPTO_TLS_DONE || tls->state == CRYPTO_TLS_CLOSED;
+	return tls->state == CRYPTO_TLS_DONE || tls->state == CRYPTO_TLS_CLOSED ||
+	       crypto_tls_flight_done(tls);
 }
 
 const char *crypto_tls_version(const struct crypto_tls *tls)

@@ -574,6 +574,41 @@ static void exported_keys_are_equal_and_depend_on_label_and_context(void **state
 	close_link(&other);
 }
 
+/* Before the client has shown who it is, a server has the secrets, and can say how it agreed. */
+static void a_server_that_has_said_all_exports_what_the_client_will(void **state)
+{
+	uint8_t bytes[16384], a[64], b[64], c[64];
+	struct link l = mutual_link();
+	size_t n;
+
+	(void)state;
+	open_link(&l, w.alice.only13, w.domain.only13, CRYPTO_TLS_PEER_REQUIRE);
+	assert_false(crypto_tls_flight_done(l.end[0]));
+	assert_false(crypto_tls_flight_done(l.end[1]));
+	assert_int_equal(crypto_tls_export(l.end[1], "EXPERIMENTAL x", NULL, 0, a, 64), -EAGAIN);
+	n = crypto_tls_output(l.end[0], bytes, sizeof(bytes));
+	/* All but its last byte is not a hello. */
+	assert_int_equal(crypto_tls_input(l.end[1], bytes, n - 1), 0);
+	assert_false(crypto_tls_flight_done(l.end[1]));
+	assert_int_equal(crypto_tls_input(l.end[1], bytes + n - 1, 1), 0);
+	assert_true(crypto_tls_flight_done(l.end[1]));
+	assert_int_equal(crypto_tls_handshake(l.end[1]), CRYPTO_TLS_WANT);
+	assert_null(crypto_tls_peer_cert(l.end[1]));
+	assert_int_equal(l.wish[1].n_calls, 0);
+	assert_int_equal(crypto_tls_export(l.end[1], "EXPERIMENTAL x", NULL, 0, a, 64), 0);
+	assert_string_equal(crypto_tls_version(l.end[1]), "TLSv1.3");
+	assert_true(strlen(crypto_tls_cipher(l.end[1])) > 0);
+	assert_true(strlen(crypto_tls_group(l.end[1])) > 0);
+	carry(&l, 16384);
+	assert_false(crypto_tls_flight_done(l.end[1]));
+	assert_int_equal(l.wish[1].n_calls, 1);
+	assert_int_equal(crypto_tls_export(l.end[0], "EXPERIMENTAL x", NULL, 0, b, 64), 0);
+	assert_int_equal(crypto_tls_export(l.end[1], "EXPERIMENTAL x", NULL, 0, c, 64), 0);
+	assert_memory_equal(a, b, 64);
+	assert_memory_equal(a, c, 64);
+	close_link(&l);
+}
+
 static void much_data_passes_with_bounded_queues(void **state)
 {
 	static uint8_t data[1 << 20], got[1 << 20], bytes[40000];
@@ -812,6 +847,7 @@ int main(void)
 		cmocka_unit_test(the_protocol_is_agreed_on_or_nothing_is),
 		cmocka_unit_test(the_hello_names_the_server_that_is_asked_for),
 		cmocka_unit_test(exported_keys_are_equal_and_depend_on_label_and_context),
+		cmocka_unit_test(a_server_that_has_said_all_exports_what_the_client_will),
 		cmocka_unit_test(much_data_passes_with_bounded_queues),
 		cmocka_unit_test(input_that_nobody_reads_is_refused_at_the_bound),
 		cmocka_unit_test(a_goodbye_is_told_from_a_cut),
