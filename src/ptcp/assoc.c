@@ -43,8 +43,8 @@ const char *ptcp_close_code_name(uint64_t code)
 const char *ptcp_event_type_name(enum ptcp_event_type type)
 {
 	static const char *const names[] = {
-		"established",   "closed",         "path-new", "path-up",      "path-down",
-		"path-switched", "all-paths-down", "pong",     "message-room", "conn",
+		"established",   "verified",       "closed", "path-new",     "path-up", "path-down",
+		"path-switched", "all-paths-down", "pong",   "message-room", "conn",
 	};
 
 	static_assert(ARRAY_SIZE(names) == PTCP_EVENT_TYPE_COUNT, "a name for each event");
@@ -231,24 +231,48 @@ void assoc_set_state(struct ptcp_assoc *a, enum ptcp_state state, const char *be
 		       });
 }
 
-void assoc_established(struct ptcp_assoc *a)
+static void begin_on(struct ptcp_assoc *a, struct path *p, const char *because)
+{
+	cc_init(&p->cc, a->cc_ops, p->mtu_bytes, p->rtt.srtt_us, a->now_us);
+	pacer_set_rate(&p->pacer, p->cc.pacing_rate, p->mtu_bytes, a->now_us);
+	path_set_state(a, p, PTCP_PATH_UP, because);
+}
+
+static void establish(struct ptcp_assoc *a, const char *because)
+{
+	assoc_set_state(a, PTCP_ESTABLISHED, because);
+	a->keys.changed_us = a->now_us;
+	assoc_event(a, &(struct ptcp_event){ .type = PTCP_EVENT_ESTABLISHED });
+}
+
+void assoc_established_early(struct ptcp_assoc *a)
+{
+	struct path *last = NULL;
+
+	establish(a, "the rendezvous proved the peer");
+	/* Where the rendezvous was: of the paths that we were told of, the last to be chosen. */
+	PATH_FOREACH (a, p)
+		if (!last || p->kind > last->kind)
+			last = p;
+	if (last)
+		begin_on(a, last, "rendezvous");
+}
+
+void assoc_verified(struct ptcp_assoc *a)
 {
 	struct path *const first = path_find(a, a->handshake.path_id);
 
-	if (a->state != PTCP_HANDSHAKING)
+	if (a->state > PTCP_ESTABLISHED)
 		return;
-	assoc_set_state(a, PTCP_ESTABLISHED, "TLS is complete");
-	a->keys.changed_us = a->now_us;
-	assoc_event(a, &(struct ptcp_event){ .type = PTCP_EVENT_ESTABLISHED });
+	if (a->state == PTCP_HANDSHAKING)
+		establish(a, "TLS is complete");
+	assoc_event(a, &(struct ptcp_event){ .type = PTCP_EVENT_VERIFIED });
 	PATH_FOREACH (a, p)
-		if (p != first)
+		if (p != first && p->state != PTCP_PATH_UP)
 			path_challenge_now(a, p);
-	if (!first)
-		return;
 	/* Both have answered there under a key that nobody else has. */
-	cc_init(&first->cc, a->cc_ops, first->mtu_bytes, first->rtt.srtt_us, a->now_us);
-	pacer_set_rate(&first->pacer, first->cc.pacing_rate, first->mtu_bytes, a->now_us);
-	path_set_state(a, first, PTCP_PATH_UP, "handshake");
+	if (first && !first->any_acked)
+		begin_on(a, first, "handshake");
 }
 
 /* Ends it: CLOSED is told at once; CLOSING lasts until the peer knows. */
@@ -388,6 +412,8 @@ uint64_t ptcp_deadline_us(const struct ptcp_assoc *a)
 	case PTCP_HANDSHAKING:
 		return min_u64(t, a->handshake_timeout_us);
 	case PTCP_ESTABLISHED:
+		if (!a->handshake.done)
+			t = min_u64(t, a->handshake_timeout_us);
 		t = min_u64(t, paths_deadline_us(a));
 		t = min_u64(t, output_deadline_us(a));
 		if (a->sender.memory_us > 0)
@@ -437,6 +463,10 @@ static void tick_rest(struct ptcp_assoc *a)
 
 static void tick_established(struct ptcp_assoc *a)
 {
+	if (!a->handshake.done && a->now_us >= a->handshake_timeout_us) {
+		assoc_closed(a, PTCP_CLOSE_HANDSHAKE_TIMEOUT, false, "handshake timeout");
+		return;
+	}
 	if (a->now_us >= idle_us(a)) {
 		assoc_closed(a, PTCP_CLOSE_IDLE_TIMEOUT, false, "idle timeout");
 		return;

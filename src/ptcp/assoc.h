@@ -359,7 +359,10 @@ static inline bool build_full(const struct build *b)
 
 /* ---- assoc.c --------------------------------------------------------------------------- */
 void assoc_set_state(struct ptcp_assoc *a, enum ptcp_state state, const char *because);
-void assoc_established(struct ptcp_assoc *a);
+/* An early server has keys to send with. */
+void assoc_established_early(struct ptcp_assoc *a);
+/* TLS is complete: established, if it was not yet. */
+void assoc_verified(struct ptcp_assoc *a);
 /* Fails the association from inside: tells the peer where that makes sense. */
 void assoc_fail(struct ptcp_assoc *a, enum ptcp_close_code code);
 void assoc_closed(struct ptcp_assoc *a, uint64_t code, bool by_peer, const char *because);

@@ -125,7 +125,7 @@ static int feed_tls(struct ptcp_assoc *a, const uint8_t *data, size_t n_bytes)
 		h->done_owed = a->config.role == PTCP_SERVER;
 		if (a->config.role == PTCP_SERVER)
 			h->confirmed = true;
-		assoc_established(a);
+		assoc_verified(a);
 		if (h->confirmed)
 			retire(a);
 	}
@@ -232,24 +232,32 @@ void handshake_tick(struct ptcp_assoc *a)
 	h->send_paths = all_paths(a);
 }
 
-static bool client_waits(const struct ptcp_assoc *a)
+/* The first flight waits for nobody: the client's, or the early server's. */
+static bool must_start(const struct ptcp_assoc *a)
 {
 	const struct handshake *h = &a->handshake;
+	const enum ptcp_role first = a->config.early ? PTCP_SERVER : PTCP_CLIENT;
 
-	return a->config.role == PTCP_CLIENT && a->state == PTCP_HANDSHAKING && h->out_end == 0 &&
+	return a->config.role == first && a->state == PTCP_HANDSHAKING && h->out_end == 0 &&
 	       !h->done && all_paths(a) != 0;
 }
 
 uint64_t handshake_deadline_us(const struct ptcp_assoc *a)
 {
-	return client_waits(a) ? a->now_us : a->handshake.retry_us;
+	return must_start(a) ? a->now_us : a->handshake.retry_us;
 }
 
-/* The client's first flight waits for nobody. */
-static void start_client(struct ptcp_assoc *a)
+static void start(struct ptcp_assoc *a)
 {
-	if (client_waits(a))
+	if (!must_start(a))
+		return;
+	if (!a->config.early) {
 		feed_tls(a, NULL, 0);
+		return;
+	}
+	pull_output(a);
+	if (a->handshake.out_end > 0)
+		assoc_established_early(a);
 }
 
 static uint64_t retry_delay_us(struct ptcp_assoc *a, const struct path *p)
@@ -307,7 +315,7 @@ bool handshake_output(struct ptcp_assoc *a, struct ptcp_batch *batch)
 {
 	struct handshake *const h = &a->handshake;
 
-	start_client(a);
+	start(a);
 	if (h->confirmed && !h->ack_owed)
 		return false;
 	struct path *const p = next_send_path(a);

@@ -295,7 +295,7 @@ static int input_data(struct ptcp_assoc *a, uint32_t path_id, uint8_t *data, siz
 	bool elicits = false;
 
 	if (!a->handshake.done)
-		return -EBADMSG; /* early: it will be sent again */
+		return -EBADMSG; /* too soon: it will be sent again */
 	if (header->covered && !a->config.parity)
 		return -EBADMSG;
 	if (replay_seen(&a->replay, pn))
@@ -309,7 +309,8 @@ static int input_data(struct ptcp_assoc *a, uint32_t path_id, uint8_t *data, siz
 	if (!p)
 		return -EBADMSG;
 	replay_mark(&a->replay, pn);
-	if (!a->handshake.confirmed)
+	/* An early server sends before it knows that our TLS is complete. */
+	if (!a->handshake.confirmed && !a->config.early)
 		handshake_confirmed(a);
 	a->parity_rx.input_pn = pn;
 	if (header->covered)

@@ -71,7 +71,7 @@ struct ptcp_crypto {
  *        |                         |                                 ^
  *        +--- timeout, TLS error, peer's close, idle timeout --------+
  *
- * HANDSHAKING  only handshake packets are sent and understood
+ * HANDSHAKING  only handshake packets are sent and understood; an early server skips it
  * ESTABLISHED  messages and connections flow; at least one path was validated once
  * CLOSING      our CLOSE is repeated until the peer's comes or 3 were sent; nothing else is sent
  * CLOSED       nothing is sent or understood any more; free it
@@ -136,6 +136,13 @@ struct ptcp_config {
 	enum ptcp_role role;
 	uint8_t local_cid[PTCP_CID_BYTES], remote_cid[PTCP_CID_BYTES];
 	struct ptcp_crypto crypto;
+	/*
+	 * The client's first flight was passed on by the rendezvous, which proved whose it is. The
+	 * server's crypto has taken it: handshake_output gives the whole answer, epoch DATA can be
+	 * sealed, and the server is established at once. It understands no data before the client
+	 * has proved itself by TLS too (PTCP_EVENT_VERIFIED). Both ends must say the same.
+	 */
+	bool early;
 	uint64_t random_seed[2]; /* challenges and jitter; secret, never the same twice */
 	/* All of these: 0 takes the default. UINT64_MAX turns a time off where that makes sense. */
 	uint64_t handshake_timeout_us; /* 15 s */
@@ -260,7 +267,8 @@ void ptcp_tick(struct ptcp_assoc *a, uint64_t now_us);
 /* ---- events ------------------------------------------------------------------------ */
 
 enum ptcp_event_type {
-	PTCP_EVENT_ESTABLISHED,
+	PTCP_EVENT_ESTABLISHED, /* data can be sent */
+	PTCP_EVENT_VERIFIED,    /* TLS is complete; with the one above but for an early server */
 	/* closed; once, as soon as it is decided. Go on until the state is PTCP_CLOSED, so that the
 	 * peer hears of it. */
 	PTCP_EVENT_CLOSED,

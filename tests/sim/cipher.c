@@ -36,6 +36,12 @@ static uint64_t key_of(const struct sim_tls *t, bool from_server)
 	return t->key * 2 + from_server;
 }
 
+/* An early server has all keys as soon as its flight is made. */
+static bool may_seal(const struct sim_tls *t)
+{
+	return t->done || (t->end->config.early && t->is_server && t->out_bytes > 0);
+}
+
 static int seal(void *ctx, enum ptcp_epoch epoch, uint32_t phase, uint64_t pn, const uint8_t *aad,
 		size_t aad_bytes, uint8_t *data, size_t data_bytes)
 {
@@ -46,7 +52,7 @@ static int seal(void *ctx, enum ptcp_epoch epoch, uint32_t phase, uint64_t pn, c
 	if (t->sealed_any[epoch] && pn <= t->sealed_pn[epoch])
 		sim_fail(t->end->world, "number %llu sealed twice", (unsigned long long)pn);
 	if (epoch == PTCP_EPOCH_DATA &&
-	    (!t->done || phase > t->phase_ready || phase + 2 < t->phase_ready))
+	    (!may_seal(t) || phase > t->phase_ready || phase + 2 < t->phase_ready))
 		sim_fail(t->end->world, "sealed in phase %u, ready is %u", phase, t->phase_ready);
 	t->sealed_any[epoch] = true;
 	t->sealed_pn[epoch] = pn;
@@ -135,6 +141,16 @@ static size_t handshake_output(void *ctx, uint8_t *out, size_t out_bytes)
 static bool handshake_done(void *ctx)
 {
 	return ((struct sim_tls *)ctx)->done;
+}
+
+void sim_tls_begin_early(struct sim_tls *t)
+{
+	if (t->is_server) {
+		t->in_bytes = t->flight_bytes[0];
+		t->out_limit = t->flight_bytes[1];
+	} else {
+		t->out_bytes = t->out_limit = t->flight_bytes[0];
+	}
 }
 
 struct ptcp_crypto sim_crypto(struct sim_tls *tls)

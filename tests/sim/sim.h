@@ -72,6 +72,8 @@ struct sim_tls {
 	uint64_t n_opened, n_forged;
 };
 struct ptcp_crypto sim_crypto(struct sim_tls *tls);
+/* The rendezvous has passed on the client's first flight. */
+void sim_tls_begin_early(struct sim_tls *tls);
 
 /* ---- network ------------------------------------------------------------------------------------
  */
@@ -191,8 +193,8 @@ struct sim_end {
 	struct sim_messages messages;
 	uint32_t listener;
 	/* Seen. */
-	uint64_t n_established, n_closed, close_code, n_path_up, n_path_down, n_path_new,
-		n_all_down, n_switched, n_pongs;
+	uint64_t n_established, n_verified, n_closed, close_code, n_path_up, n_path_down,
+		n_path_new, n_all_down, n_switched, n_pongs;
 	uint64_t closed_us, path_down_us, all_down_us, established_us, switched_us;
 	bool closed_by_peer;
 	uint64_t n_datagrams_sent, n_datagrams_received, bytes_sent;

@@ -126,6 +126,8 @@ bool sim_pair_start(struct sim_world *w, struct sim_pair *pair)
 		struct sim_end *const e = &pair->end[i];
 
 		sim_messages_init(&e->messages);
+		if (e->config.early)
+			sim_tls_begin_early(&e->tls);
 		e->a = ptcp_assoc_new(&e->config, w->now_us);
 		if (!e->a)
 			return false;
@@ -190,6 +192,10 @@ static void on_event(struct sim_end *e, const struct ptcp_event *event)
 		if (++e->n_established > 1)
 			sim_fail(w, "established twice");
 		break;
+	case PTCP_EVENT_VERIFIED:
+		if (++e->n_verified > 1 || e->n_established == 0)
+			sim_fail(w, "verified twice, or before it was established");
+		break;
 	case PTCP_EVENT_CLOSED:
 		on_closed(e, event);
 		break;
@@ -242,6 +248,8 @@ static bool take_messages(struct sim_end *e)
 	bool any = false;
 
 	while (ptcp_message_next(e->a, &data, &n_bytes)) {
+		if (!e->tls.done)
+			sim_fail(e->world, "a message of a peer that is not verified");
 		sim_messages_take(e, data, n_bytes);
 		any = true;
 	}

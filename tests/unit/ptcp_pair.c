@@ -148,6 +148,11 @@ void pair_init(struct pair *p, uint64_t seed, const struct ptcp_config *config)
 
 		e->tls =
 			(struct pair_tls){ .is_server = i, .flight_bytes = 2000, .phase_ready = 1 };
+		if (c.early) { /* the rendezvous has passed on the first flight */
+			e->tls.flights_out = 1;
+			e->tls.in_bytes = i ? e->tls.flight_bytes : 0;
+			e->tls.out_bytes = i ? e->tls.flight_bytes : 0;
+		}
 		c.role = i == 0 ? PTCP_CLIENT : PTCP_SERVER;
 		memset(c.local_cid, 0xa0 + i, sizeof(c.local_cid));
 		memset(c.remote_cid, 0xa0 + !i, sizeof(c.remote_cid));
@@ -235,6 +240,7 @@ static void pull_events(struct pair_end *e)
 
 	while (ptcp_next_event(e->a, &event)) {
 		e->n_established += event.type == PTCP_EVENT_ESTABLISHED;
+		e->n_verified += event.type == PTCP_EVENT_VERIFIED;
 		e->n_path_up += event.type == PTCP_EVENT_PATH_UP;
 		e->n_path_down += event.type == PTCP_EVENT_PATH_DOWN;
 		e->n_path_new += event.type == PTCP_EVENT_PATH_NEW;

@@ -50,8 +50,8 @@ struct pair_link {
 struct pair_end {
 	struct ptcp_assoc *a;
 	struct pair_tls tls;
-	uint64_t n_established, n_closed, close_code, n_path_up, n_path_down, n_all_down,
-		n_switched;
+	uint64_t n_established, n_verified, n_closed, close_code, n_path_up, n_path_down,
+		n_all_down, n_switched;
 	uint64_t n_path_new, n_pongs, pong_rtt_us, n_room;
 	bool closed_by_peer;
 	uint64_t n_messages, message_bytes;

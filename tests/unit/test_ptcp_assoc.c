@@ -76,6 +76,162 @@ static void nobody_there_ends_in_a_handshake_timeout(void **state)
 	pair_fini(&pair);
 }
 
+/* ---- the client's first flight came with the rendezvous ---- */
+
+static void start_early(uint64_t seed, struct pair_link link)
+{
+	const struct ptcp_config config = { .early = true };
+
+	pair_init(&pair, seed, &config);
+	pair_link_set(&pair, 1, link);
+	pair_path_add(&pair, 1, PTCP_PATH_RELAY_STREAM, 1472);
+	pair_run(&pair, 0, NULL, NULL);
+}
+
+static void send_one(int from)
+{
+	static const uint8_t text[] = "first";
+	const struct ptcp_part part = { text, sizeof(text) };
+	const struct ptcp_message_info info = { .flow = 1 };
+
+	assert_int_equal(ptcp_message_send(pair.end[from].a, &info, &part, 1, pair.now_us), 0);
+}
+
+static void an_early_server_is_answered_after_one_round_trip(void **state)
+{
+	(void)state;
+	start_early(1, wan);
+	assert_int_equal(pair.end[1].n_established, 1);
+	assert_int_equal(pair.end[1].n_verified, 0);
+	send_one(1);
+	pair_run(&pair, 27000, NULL, NULL);
+	assert_int_equal(pair.end[0].n_verified, 1);
+	assert_int_equal(pair.end[0].n_messages, 1);
+	send_one(0);
+	pair_run(&pair, 27000, NULL, NULL);
+	assert_int_equal(pair.end[1].n_verified, 1);
+	assert_int_equal(pair.end[1].n_messages, 1);
+	pair_run(&pair, 2 * US_PER_S, NULL, NULL);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(pair.end[i].n_established, 1);
+		assert_int_equal(pair.end[i].n_messages, 1);
+	}
+	pair_fini(&pair);
+}
+
+static void what_an_early_server_sends_survives_a_bad_link(void **state)
+{
+	uint64_t n_early = 0;
+
+	(void)state;
+	for (uint64_t seed = 1; seed <= 200; seed++) {
+		struct pair_link link = wan;
+
+		link.loss_permille = 300;
+		link.reorder_permille = 200;
+		link.reorder_us = 20000;
+		link.duplicate_permille = 100;
+		start_early(seed, link);
+		for (int i = 0; i < 20; i++)
+			send_one(1);
+		if (!pair_establish(&pair))
+			fail_msg("run again with seed %" PRIu64, seed);
+		pair_link_set(&pair, 1, wan);
+		pair_run(&pair, 5 * US_PER_S, NULL, NULL);
+		for (int i = 0; i < 20; i++)
+			send_one(0);
+		pair_run(&pair, 5 * US_PER_S, NULL, NULL);
+		assert_in_range(pair.end[0].n_messages, 0, 20); /* none twice */
+		n_early += pair.end[0].n_messages;
+		assert_int_equal(pair.end[1].n_messages, 20);
+		assert_int_equal(pair.end[0].n_verified, 1);
+		assert_int_equal(pair.end[1].n_verified, 1);
+		pair_fini(&pair);
+	}
+	/* Repair is bounded in time, so where the flight itself was lost again and again, some are
+	 * given up. */
+	assert_in_range(n_early, 200 * 20 * 9 / 10, 200 * 20);
+}
+
+static void nothing_is_delivered_from_an_early_server_that_is_refused(void **state)
+{
+	(void)state;
+	start_early(1, wan);
+	pair.end[0].tls.refuse = true;
+	send_one(1);
+	pair_run(&pair, 2 * US_PER_S, NULL, NULL);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(ptcp_assoc_state(pair.end[i].a), PTCP_CLOSED);
+		assert_int_equal(pair.end[i].close_code, PTCP_CLOSE_HANDSHAKE_FAILED);
+		assert_int_equal(pair.end[i].n_verified, 0);
+		assert_int_equal(pair.end[i].n_messages, 0);
+	}
+	assert_true(pair.end[1].closed_by_peer);
+	pair_fini(&pair);
+}
+
+static void an_early_server_that_refuses_has_taken_nothing(void **state)
+{
+	(void)state;
+	start_early(1, wan);
+	pair.end[1].tls.refuse = true;
+	send_one(1);
+	pair_run(&pair, 30000, NULL, NULL);
+	/* The client knows no better yet. */
+	assert_int_equal(pair.end[0].n_verified, 1);
+	send_one(0);
+	pair_run(&pair, 2 * US_PER_S, NULL, NULL);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(ptcp_assoc_state(pair.end[i].a), PTCP_CLOSED);
+	assert_int_equal(pair.end[1].n_messages, 0);
+	assert_int_equal(pair.end[1].n_verified, 0);
+	assert_true(pair.end[0].closed_by_peer);
+	assert_int_equal(pair.end[0].close_code, PTCP_CLOSE_HANDSHAKE_FAILED);
+	pair_fini(&pair);
+}
+
+static void an_early_server_that_nobody_answers_times_out(void **state)
+{
+	struct pair_link link = wan;
+
+	(void)state;
+	link.cut = true;
+	start_early(1, link);
+	send_one(1);
+	pair_run(&pair, 20 * US_PER_S, NULL, NULL);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(ptcp_assoc_state(pair.end[i].a), PTCP_CLOSED);
+		assert_int_equal(pair.end[i].close_code, PTCP_CLOSE_HANDSHAKE_TIMEOUT);
+	}
+	assert_true(pair.links[1][0].n_sent < 100);
+	assert_int_equal(pair.links[0][0].n_sent, 0);
+	pair_fini(&pair);
+}
+
+static void an_early_server_is_on_the_last_path_until_others_answer(void **state)
+{
+	const struct ptcp_config config = { .early = true };
+
+	(void)state;
+	pair_init(&pair, 1, &config);
+	pair_link_set(&pair, 1, wan);
+	pair_link_set(&pair, 2, lan);
+	pair_path_add(&pair, 1, PTCP_PATH_RELAY_STREAM, 1472);
+	pair_path_add(&pair, 2, PTCP_PATH_DIRECT, 1472);
+	pair_run(&pair, 0, NULL, NULL);
+	struct ptcp_stats stats;
+	ptcp_get_stats(pair.end[1].a, &stats);
+	assert_int_equal(stats.active_path_id, 1);
+	send_one(1);
+	pair_run(&pair, US_PER_S, NULL, NULL);
+	assert_int_equal(pair.end[0].n_messages, 1);
+	for (int i = 0; i < 2; i++) {
+		ptcp_get_stats(pair.end[i].a, &stats);
+		assert_int_equal(stats.active_path_id, 2);
+	}
+	pair_fini(&pair);
+}
+
 static void messages_of_all_sizes_arrive_whole_and_once(void **state)
 {
 	static const size_t sizes[] = {
@@ -218,9 +374,8 @@ static void an_idle_path_is_left_alone_for_as_long_as_it_may(void **state)
 		struct ptcp_path_stats stats;
 
 		assert_true(ptcp_get_path_stats(pair.end[i].a, 0, &stats));
-		assert_int_equal(ptcp_path_set_keepalive(pair.end[i].a, stats.path_id,
-							 100 * US_PER_S),
-				 0);
+		assert_int_equal(
+			ptcp_path_set_keepalive(pair.end[i].a, stats.path_id, 100 * US_PER_S), 0);
 	}
 	/* What its first packets did is no stream to a NAT yet. */
 	before = pair.links[0][0].n_sent + pair.links[1][0].n_sent;
@@ -242,6 +397,12 @@ int main(void)
 		cmocka_unit_test(the_handshake_survives_a_third_of_packets_lost),
 		cmocka_unit_test(a_refused_handshake_is_told_to_the_peer),
 		cmocka_unit_test(nobody_there_ends_in_a_handshake_timeout),
+		cmocka_unit_test(an_early_server_is_answered_after_one_round_trip),
+		cmocka_unit_test(what_an_early_server_sends_survives_a_bad_link),
+		cmocka_unit_test(nothing_is_delivered_from_an_early_server_that_is_refused),
+		cmocka_unit_test(an_early_server_that_refuses_has_taken_nothing),
+		cmocka_unit_test(an_early_server_that_nobody_answers_times_out),
+		cmocka_unit_test(an_early_server_is_on_the_last_path_until_others_answer),
 		cmocka_unit_test(messages_of_all_sizes_arrive_whole_and_once),
 		cmocka_unit_test(losses_are_repaired_and_order_is_kept),
 		cmocka_unit_test(a_ping_is_answered_with_its_round_trip),
