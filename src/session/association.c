@@ -82,18 +82,60 @@ void session_drop_association(struct session *s)
 	session_streams_drop(s, 0);
 }
 
-int session_start_association(struct session *s, uint64_t now_us)
+void session_make_hello(struct session *s, struct rendezvous *r, struct offer *offer)
 {
-	const struct keys_rendezvous rendezvous = rendezvous_keys(s, &s->open);
-	const struct keys_config keys_config = {
-		.role = s->open.requester ? PTCP_CLIENT : PTCP_SERVER,
+	const struct keys_config config = {
+		.role = PTCP_CLIENT,
+		.tls = s->config.tls,
+		.verify = verify_peer,
+		.user = s,
+	};
+
+	if (s->config.no_early)
+		return;
+	if (keys_hello(&config, offer->hello, sizeof(offer->hello), &offer->hello_bytes, &r->begun))
+		offer->hello_bytes = 0;
+}
+
+/*
+ * Who is the client of TLS: the requester; or early the listener, whose hello came with its signed
+ * answer, so that the requester has the keys at once.
+ */
+static int make_keys(struct session *s, const struct offer *theirs)
+{
+	struct rendezvous *const open = &s->open;
+	const struct keys_rendezvous rendezvous = rendezvous_keys(s, open);
+	struct keys_config config = {
+		.role = open->requester == open->early ? PTCP_SERVER : PTCP_CLIENT,
 		.tls = s->config.tls,
 		.verify = verify_peer,
 		.user = s,
 		.rendezvous = &rendezvous,
 	};
+	int r;
+
+	if (open->requester && theirs->hello_bytes > 0 && !s->config.no_early) {
+		config.role = PTCP_SERVER;
+		config.hello = theirs->hello;
+		config.hello_bytes = theirs->hello_bytes;
+		r = keys_new(&config, &s->keys);
+		open->early = !r;
+		if (r != -EPROTO)
+			return r;
+		/* It would take a further round trip: then as if there were none. */
+		config.role = PTCP_CLIENT;
+		config.hello_bytes = 0;
+	}
+	if (open->early)
+		config.begun = TAKE_PTR(open->begun);
+	crypto_tls_free(open->begun);
+	open->begun = NULL;
+	return keys_new(&config, &s->keys);
+}
+
+int session_start_association(struct session *s, const struct offer *theirs, uint64_t now_us)
+{
 	struct ptcp_config config = {
-		.role = keys_config.role,
 		.liveness_us = s->config.liveness_us,
 		.memory = s->config.memory,
 		.ecn = true,
@@ -114,8 +156,10 @@ int session_start_association(struct session *s, uint64_t now_us)
 	memcpy(config.remote_cid, s->open.peer_cid, PTCP_CID_BYTES);
 	r = s->config.random_bytes(s->config.user, config.random_seed, sizeof(config.random_seed));
 	if (!r)
-		r = keys_new(&keys_config, &s->keys);
+		r = make_keys(s, theirs);
 	if (!r) {
+		config.role = s->open.requester == s->open.early ? PTCP_SERVER : PTCP_CLIENT;
+		config.early = s->open.early;
 		config.crypto = keys_ptcp(s->keys);
 		s->assoc = ptcp_assoc_new(&config, now_us);
 		r = s->assoc ? 0 : -ENOMEM;
@@ -190,7 +234,6 @@ static void on_closed(struct session *s, uint64_t code, bool by_peer, uint64_t n
 static void on_established(struct session *s, uint64_t now_us)
 {
 	session_set_why(s, SESSION_WHY_NONE, NULL);
-	s->n_failures = 0;
 	session_dispatch(s, INPUT_ESTABLISHED, NULL, now_us);
 }
 
@@ -256,6 +299,9 @@ static void on_ptcp_event(struct session *s, const struct ptcp_event *event, uin
 	switch (event->type) {
 	case PTCP_EVENT_ESTABLISHED:
 		on_established(s, now_us);
+		return;
+	case PTCP_EVENT_VERIFIED:
+		s->n_failures = 0;
 		return;
 	case PTCP_EVENT_CLOSED:
 		on_closed(s, event->closed.code, event->closed.by_peer, now_us);

@@ -50,8 +50,10 @@ struct rendezvous {
 	uint8_t own_cid[PTCP_CID_BYTES], peer_cid[PTCP_CID_BYTES];
 	uint32_t peer_features; /* enum offer_feature */
 	struct crypto_cert *peer_cert;
-	uint64_t deadline_us; /* ASKING, ANSWERED */
-	uint64_t told_us;     /* when we sent what the peer answers at once; NEVER_US: not now */
+	struct crypto_tls *begun; /* listener: what the hello of our answer has begun; or NULL */
+	bool early;               /* the requester took that hello */
+	uint64_t deadline_us;     /* ASKING, ANSWERED */
+	uint64_t told_us; /* when we sent what the peer answers at once; NEVER_US: not now */
 };
 
 struct path {
@@ -219,8 +221,11 @@ void session_plan_retry(struct session *s, enum session_why why, uint64_t now_us
 /* association.c */
 /* It is over, and the peer knows or will not hear. */
 void session_finish_close(struct session *s, uint64_t now_us);
-/* A new association from s->open; the old one is dropped. */
-int session_start_association(struct session *s, uint64_t now_us);
+/* The hello of our offer, which the peer may take: r->begun. Without one all goes on as well. */
+void session_make_hello(struct session *s, struct rendezvous *r, struct offer *offer);
+/* A new association from s->open, to which `theirs` led; the old one is dropped. A requester knows
+ * afterwards whether it is an early one. */
+int session_start_association(struct session *s, const struct offer *theirs, uint64_t now_us);
 void session_drop_association(struct session *s);
 /* ptcp and nat have events. */
 void session_pull(struct session *s, uint64_t now_us);

@@ -21,7 +21,9 @@ struct keys {
 	uint8_t secret[N_DIRECTIONS][SECRET_BYTES];       /* of the newest phase */
 	uint8_t tag[KEYS_TAG_BYTES];
 	uint32_t newest_phase;
-	bool ready, failed;
+	bool ready; /* the keys are there */
+	bool done;  /* and TLS is complete: the peer has proved who it is */
+	bool failed;
 };
 
 /* ---- derivation ---- */
@@ -70,10 +72,14 @@ static int aead_from(enum crypto_aead_kind kind, const uint8_t keyiv[static KEYI
 	return crypto_aead_new(kind, keyiv, keyiv + CRYPTO_AEAD_KEY_BYTES, ret_aead);
 }
 
-static int derive_handshake(struct keys *k, const struct keys_rendezvous *rendezvous)
+/* Where the roles are others the keys are others: no number is used twice under one. */
+static int derive_handshake(struct keys *k, const struct keys_config *config)
 {
+	const bool early = config->begun || config->hello_bytes > 0;
 	uint8_t both[N_DIRECTIONS * KEYIV_BYTES];
-	int r = rendezvous_derive("q2q-tun ptcp handshake v1", rendezvous, both, sizeof(both));
+	int r = rendezvous_derive(early ? "q2q-tun ptcp early handshake v1"
+					: "q2q-tun ptcp handshake v1",
+				  config->rendezvous, both, sizeof(both));
 
 	for (unsigned d = 0; !r && d < N_DIRECTIONS; d++)
 		r = aead_from(CRYPTO_AEAD_AES_256_GCM, both + d * KEYIV_BYTES, &k->handshake[d]);
@@ -167,9 +173,11 @@ static int handshake_input(void *ctx, const uint8_t *data, size_t n_bytes)
 		k->failed = true;
 		return r < 0 ? r : -EPROTO;
 	}
-	if (!k->ready && crypto_tls_handshake(k->tls) == CRYPTO_TLS_DONE)
-		return derive_data(k);
-	return 0;
+	if (k->done || crypto_tls_handshake(k->tls) != CRYPTO_TLS_DONE)
+		return 0;
+	r = k->ready ? 0 : derive_data(k);
+	k->done = !r;
+	return r;
 }
 
 static size_t handshake_output(void *ctx, uint8_t *out, size_t out_bytes)
@@ -183,7 +191,7 @@ static bool handshake_done(void *ctx)
 {
 	const struct keys *k = ctx;
 
-	return k->ready && !k->failed;
+	return k->done && !k->failed;
 }
 
 static void describe(const struct keys *k, char *out, size_t out_bytes)
@@ -210,6 +218,9 @@ static struct crypto_aead *aead_find(const struct keys *k, enum ptcp_epoch epoch
 
 	if (epoch == PTCP_EPOCH_HANDSHAKE)
 		return k->handshake[d];
+	/* Nothing is believed of a peer that has not proved itself. */
+	if (!sending && !k->done)
+		return NULL;
 	if (!k->ready || phase > k->newest_phase || k->newest_phase - phase >= N_PHASES)
 		return NULL;
 	return k->data[d][phase % N_PHASES];
@@ -262,7 +273,7 @@ struct ptcp_crypto keys_ptcp(struct keys *keys)
 
 /* ---- life ---- */
 
-int keys_new(const struct keys_config *config, struct keys **ret_keys)
+static int new_tls(const struct keys_config *config, struct crypto_tls **ret_tls)
 {
 	const struct crypto_tls_policy policy = {
 		.role = config->role == PTCP_CLIENT ? CRYPTO_TLS_CLIENT : CRYPTO_TLS_SERVER,
@@ -270,15 +281,49 @@ int keys_new(const struct keys_config *config, struct keys **ret_keys)
 		.verify = config->verify,
 		.user = config->user,
 	};
+
+	return crypto_tls_new(config->tls, &policy, ret_tls);
+}
+
+int keys_hello(const struct keys_config *config, uint8_t *out, size_t out_bytes, size_t *ret_bytes,
+	       struct crypto_tls **ret_begun)
+{
+	int r = new_tls(config, ret_begun);
+
+	if (r)
+		return r;
+	*ret_bytes = crypto_tls_output(*ret_begun, out, out_bytes);
+	if (*ret_bytes > 0 && crypto_tls_output_waiting(*ret_begun) == 0)
+		return 0;
+	crypto_tls_free(*ret_begun);
+	*ret_begun = NULL;
+	return -EMSGSIZE;
+}
+
+/* The server's whole flight must be the answer: then the keys rest on this hello. */
+static int take_hello(struct keys *k, const uint8_t *hello, size_t n_bytes)
+{
+	if (crypto_tls_input(k->tls, hello, n_bytes) || !crypto_tls_flight_done(k->tls))
+		return -EPROTO;
+	return derive_data(k);
+}
+
+int keys_new(const struct keys_config *config, struct keys **ret_keys)
+{
 	struct keys *k = calloc(1, sizeof(*k));
 	int r;
 
-	if (!k)
+	if (!k) {
+		crypto_tls_free(config->begun);
 		return -ENOMEM;
+	}
 	k->role = config->role;
-	r = derive_handshake(k, config->rendezvous);
-	if (!r)
-		r = crypto_tls_new(config->tls, &policy, &k->tls);
+	k->tls = config->begun;
+	r = derive_handshake(k, config);
+	if (!r && !k->tls)
+		r = new_tls(config, &k->tls);
+	if (!r && config->hello_bytes > 0)
+		r = take_hello(k, config->hello, config->hello_bytes);
 	if (r) {
 		keys_free(k);
 		return r;
@@ -303,7 +348,7 @@ void keys_free(struct keys *keys)
 
 bool keys_tag(const struct keys *keys, uint8_t out[static KEYS_TAG_BYTES])
 {
-	if (!keys->ready)
+	if (!keys->done)
 		return false;
 	memcpy(out, keys->tag, KEYS_TAG_BYTES);
 	return true;

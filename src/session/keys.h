@@ -39,10 +39,26 @@ struct keys_config {
 	int (*verify)(void *user, struct crypto_cert *cert);
 	void *user;
 	const struct keys_rendezvous *rendezvous;
+	/*
+	 * Early: the client's first flight went through the rendezvous. For the client: its TLS, of
+	 * keys_hello(), taken over. For the server: the flight; -EPROTO if it cannot be answered by
+	 * all of ours at once.
+	 */
+	struct crypto_tls *begun;
+	const uint8_t *hello;
+	size_t hello_bytes;
 };
+
+/*
+ * The first flight of a client's TLS, of `config` as for keys_new() but without a rendezvous, and
+ * that TLS for keys_config.begun. 0, -ENOMEM, -EIO, -EMSGSIZE.
+ */
+int keys_hello(const struct keys_config *config, uint8_t *out, size_t out_bytes, size_t *ret_bytes,
+	       struct crypto_tls **ret_begun);
 
 struct keys;
 
+/* 0, -ENOMEM, -EIO, or as keys_config says; config.begun is gone in any case. */
 int keys_new(const struct keys_config *config, struct keys **ret_keys);
 void keys_free(struct keys *keys); /* wipes; NULL is fine */
 /* The callbacks for an association; keys must outlive it. */

@@ -18,6 +18,8 @@ enum field {
 	FIELD_CANDIDATES,
 	FIELD_ABOUT,
 	FIELD_STREAMS,
+	FIELD_HELLO,
+	FIELD_TAKES_HELLO,
 	FIELD_COUNT,
 };
 
@@ -95,6 +97,10 @@ size_t offer_encode(const struct offer *offer, uint8_t *out, size_t out_bytes)
 		put(&w, FIELD_ABOUT, offer->about, strlen(offer->about));
 	if (offer->n_streams)
 		put_streams(&w, offer);
+	if (offer->hello_bytes)
+		put(&w, FIELD_HELLO, offer->hello, offer->hello_bytes);
+	if (offer->takes_hello)
+		put(&w, FIELD_TAKES_HELLO, NULL, 0);
 	return w.failed ? 0 : w.used_bytes;
 }
 
@@ -143,6 +149,13 @@ static bool take(enum field type, struct reader *value, struct offer *o)
 		       reader_copy(value, o->candidates, n_bytes);
 	case FIELD_STREAMS:
 		return take_streams(value, o);
+	case FIELD_HELLO:
+		o->hello_bytes = n_bytes;
+		return n_bytes > 0 && n_bytes <= sizeof(o->hello) &&
+		       reader_copy(value, o->hello, n_bytes);
+	case FIELD_TAKES_HELLO:
+		o->takes_hello = true;
+		return true;
 	default:
 		reader_bytes(value, n_bytes);
 		return true;

@@ -3,9 +3,11 @@
  *
  *   requester                     servers                      listener
  *     inbound(request) ------------------------------------------->
- *                                             id, offer(share, cid, tag)
+ *                                      id, offer(share, cid, tag, hello)
  *     <-----------------------------------------------------------
- *     signal(id): offer(share, cid, tag, keep, candidates) -------->
+ *     signal(id): offer(share, cid, tag, keep or takes hello,
+ *                       candidates) ------------------------------>
+ *     relay: the answer to hello, first packets ------------------->
  *     <------------------------------ signal(id): offer(candidates)
  *
  * The listener tells no address before it has the requester's offer: only then
@@ -22,6 +24,7 @@
 void rendezvous_clear(struct rendezvous *r)
 {
 	crypto_cert_unref(r->peer_cert);
+	crypto_tls_free(r->begun);
 	secret_wipe(r, sizeof(*r));
 	r->deadline_us = r->told_us = NEVER_US;
 }
@@ -292,7 +295,7 @@ int rendezvous_make_agent(struct session *s, uint64_t now_us)
 }
 
 /* The pending rendezvous becomes the open one, its offers being exchanged. */
-static int open_pending(struct session *s, bool keep, uint64_t now_us)
+static int open_pending(struct session *s, const struct offer *theirs, bool keep, uint64_t now_us)
 {
 	int r;
 
@@ -312,10 +315,12 @@ static int open_pending(struct session *s, bool keep, uint64_t now_us)
 	if (r)
 		return r;
 	if (keep) {
+		crypto_tls_free(s->open.begun);
+		s->open.begun = NULL;
 		session_path_add_relay(s, now_us);
 		return 0;
 	}
-	return session_start_association(s, now_us);
+	return session_start_association(s, theirs, now_us);
 }
 
 void rendezvous_close(struct session *s, uint64_t now_us)
@@ -373,27 +378,27 @@ void session_answer_failed(struct session *s, const char *request, enum session_
 
 /* The listener's offer, and our own for it. */
 static int answer_offers(struct session *s, const struct session_answer *answer,
-			 struct offer *ret_own)
+			 struct offer *ret_theirs, struct offer *ret_own)
 {
-	struct offer theirs;
-	int r = open_offer(s, &s->pending, answer->offer, answer->offer_bytes, &theirs);
+	int r = open_offer(s, &s->pending, answer->offer, answer->offer_bytes, ret_theirs);
 
 	if (r)
 		return r;
-	if (!theirs.has_share || strcmp(theirs.request, s->pending.request))
+	/* Signed for this request of ours, so it is no copy of an older one, nor is its hello. */
+	if (!ret_theirs->has_share || strcmp(ret_theirs->request, s->pending.request))
 		return -EBADMSG;
-	take_offer(s, &s->pending, &theirs);
+	take_offer(s, &s->pending, ret_theirs);
 	r = make_own(s, &s->pending);
 	if (r)
 		return r;
 	make_offer(s, &s->pending, ret_own);
-	ret_own->keep = same_association(s, &theirs);
+	ret_own->keep = same_association(s, ret_theirs);
 	return 0;
 }
 
 int session_answer(struct session *s, const struct session_answer *answer, uint64_t now_us)
 {
-	struct offer own;
+	struct offer theirs = { .has_share = false }, own;
 	int r;
 
 	if (!session_asks(s, answer->request))
@@ -405,9 +410,10 @@ int session_answer(struct session *s, const struct session_answer *answer, uint6
 	memcpy(s->pending.id, answer->id, sizeof(s->pending.id));
 	s->pending.route = answer->route;
 	s->pending.peer_cert = crypto_cert_ref(answer->peer_cert);
-	r = answer_offers(s, answer, &own);
+	r = answer_offers(s, answer, &theirs, &own);
 	if (!r)
-		r = open_pending(s, own.keep, now_us);
+		r = open_pending(s, &theirs, own.keep, now_us);
+	own.takes_hello = s->open.early;
 	if (!r && s->nat)
 		own.candidates_bytes =
 			nat_agent_encode(s->nat, own.candidates, sizeof(own.candidates), now_us);
@@ -423,6 +429,7 @@ int session_answer(struct session *s, const struct session_answer *answer, uint6
 					      : strerror(-r),
 				now_us);
 	secret_wipe(&own, sizeof(own));
+	secret_wipe(&theirs, sizeof(theirs));
 	session_pull(s, now_us);
 	return r;
 }
@@ -464,8 +471,11 @@ static int make_reply(struct session *s, const struct session_inbound *inbound,
 		return r;
 	hex_encode(random, sizeof(random), s->pending.id);
 	make_offer(s, &s->pending, &own);
-	if (strlen(inbound->request) == OFFER_ID_BYTES)
+	/* Who does not name its attempt could not tell that the hello is new. */
+	if (strlen(inbound->request) == OFFER_ID_BYTES) {
 		memcpy(own.request, inbound->request, sizeof(own.request));
+		session_make_hello(s, &s->pending, &own);
+	}
 	r = seal_offer(s, &s->pending, &own, ret_reply->offer, sizeof(ret_reply->offer),
 		       &ret_reply->offer_bytes);
 	secret_wipe(&own, sizeof(own));
@@ -511,7 +521,9 @@ static int input_first(struct session *s, const void *body, size_t n_bytes, uint
 		return -EBADMSG;
 	keep = theirs.keep && same_association(s, &theirs);
 	take_offer(s, &s->pending, &theirs);
-	r = open_pending(s, keep, now_us);
+	s->pending.early = theirs.takes_hello && s->pending.begun && !keep;
+	r = theirs.takes_hello && !s->pending.early ? -EBADMSG
+						    : open_pending(s, &theirs, keep, now_us);
 	learn_signal_delay(s, now_us);
 	if (!r)
 		session_streams_told(s, &theirs, now_us);

@@ -57,6 +57,7 @@ enum {
 	OFFER_ABOUT_BYTES = 120,
 	OFFER_PLAIN_BYTES_MAX = 2048,
 	OFFER_STREAMS_MAX = 8,
+	OFFER_HELLO_BYTES_MAX = 1664, /* with a post-quantum key share; the rest fits beside it */
 };
 
 /* Bits of an offer's features: what its sender understands. A feature is used if both do. */
@@ -80,6 +81,9 @@ struct offer {
 	size_t candidates_bytes;
 	struct endpoint streams[OFFER_STREAMS_MAX]; /* where its sender listens by TCP */
 	size_t n_streams;
+	uint8_t hello[OFFER_HELLO_BYTES_MAX]; /* listener: the first flight of TLS as its client */
+	size_t hello_bytes;
+	bool takes_hello; /* requester: it is that client's server; else it is client itself */
 };
 /* The size, or 0 if it does not fit. */
 size_t offer_encode(const struct offer *offer, uint8_t *out, size_t out_bytes);
@@ -191,7 +195,8 @@ struct session_config {
 		      const char *because); /* may be NULL; must not call back */
 	void *user;
 	enum ptcp_congestion_control congestion_control;
-	bool parity; /* repair by it, where the peer does too; see ptcp_parity_available() */
+	bool no_early; /* for tests: no hello is given or taken, as by versions that know of none */
+	bool parity;   /* repair by it, where the peer does too; see ptcp_parity_available() */
 	bool allow_loopback;
 	bool copy_dscp;       /* of packets to the datagrams that carry them; else those have 0 */
 	uint64_t liveness_us; /* 0: PTCP's default */

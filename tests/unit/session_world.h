@@ -52,6 +52,7 @@ struct end {
 	bool refuses;
 	unsigned random_left; /* calls until there is no randomness any more; 0: for ever */
 	enum session_state state;
+	char request[OFFER_ID_BYTES + 1]; /* the last */
 	unsigned n_asks, n_paths, n_pongs, n_judged;
 	bool pong_relay;
 	unsigned n_frames;
@@ -91,6 +92,10 @@ struct world {
 	TAILQ_HEAD(, item) items;
 	unsigned n_items, n_relayed, n_udp;
 	size_t n_stray_bytes; /* to where nobody is */
+	/* What the servers do to signals and relayed packets. */
+	uint64_t signal_late_us;
+	bool repeats;
+	bool (*loses)(struct world *w, const struct item *item); /* or changes; may be NULL */
 };
 
 static struct crypto_key *domain_key;
@@ -176,6 +181,7 @@ static bool udp_blocked(void *user)
 
 /* For ends that start from now on; see session_config. */
 static uint8_t world_cid_divisor, world_cid_remainder;
+static bool world_no_early[2];
 
 static void end_start(struct world *w, int i)
 {
@@ -192,6 +198,7 @@ static void end_start(struct world *w, int i)
 		.udp_blocked = udp_blocked,
 		.trace = trace,
 		.user = e,
+		.no_early = world_no_early[i],
 		.cid_divisor = world_cid_divisor,
 		.cid_remainder = world_cid_remainder,
 	};
@@ -431,7 +438,7 @@ static void close_stream(struct world *w, int i, uint16_t number)
 		}
 }
 
-static void deliver(struct world *w, struct item *item)
+static void deliver_once(struct world *w, struct item *item)
 {
 	struct end *to = &w->end[item->to];
 	struct session_answer answer = { .request = item->request,
@@ -482,6 +489,26 @@ static void deliver(struct world *w, struct item *item)
 	}
 }
 
+static void deliver(struct world *w, struct item *item)
+{
+	uint8_t *again = NULL;
+
+	if (w->loses && w->loses(w, item))
+		return;
+	/* Packets are opened in place. */
+	if (w->repeats && (item->kind == ITEM_SIGNAL || item->kind == ITEM_RELAY)) {
+		again = malloc(item->n_bytes);
+		assert_non_null(again);
+		memcpy(again, item->data, item->n_bytes);
+	}
+	deliver_once(w, item);
+	if (!again)
+		return;
+	free(item->data);
+	item->data = again;
+	deliver_once(w, item);
+}
+
 /* ---- the pump ---------------------------------------------------------------------------- */
 
 static void pump_events(struct world *w, int i)
@@ -498,6 +525,7 @@ static void pump_events(struct world *w, int i)
 			break;
 		case SESSION_EVENT_ASK:
 			e->n_asks++;
+			memcpy(e->request, event.request, sizeof(e->request));
 			item = item_new(w, e->online ? ITEM_INBOUND : ITEM_STATUS,
 					e->online ? !i : i, e->online ? w->server_delay_us : 0,
 					NULL, 0);
@@ -561,8 +589,8 @@ static void pump(struct world *w, int i)
 	pump_events(w, i);
 	while (session_next_signal(e->s, &signal)) {
 		assert_ptr_equal(signal.route, &w->route);
-		item = item_new(w, ITEM_SIGNAL, !i, w->server_delay_us, signal.body,
-				signal.n_bytes);
+		item = item_new(w, ITEM_SIGNAL, !i, w->server_delay_us + w->signal_late_us,
+				signal.body, signal.n_bytes);
 		memcpy(item->id, signal.id, sizeof(item->id));
 	}
 	while (session_output(e->s, &send, w->now_us)) {

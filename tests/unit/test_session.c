@@ -36,6 +36,320 @@ static void one_side_wants_the_link_and_both_come_up(void **state)
 	world_fini(&w);
 }
 
+/* ---- the first packet ---- */
+
+static bool requester_up(struct world *w)
+{
+	return w->end[0].state == SESSION_UP;
+}
+
+static bool listener_got_one(struct world *w)
+{
+	return w->end[1].n_frames > 0;
+}
+
+static bool requester_got_one(struct world *w)
+{
+	return w->end[0].n_frames > 0;
+}
+
+/* One packet and its answer, the way of each being 15 ms. When they came, since the question. */
+static void time_first_packets(struct world *w, uint64_t ret_us[static 3])
+{
+	const struct tun_addresses a = addresses_of("alice@a.test", "bob@a.test"),
+				   b = addresses_of("bob@a.test", "alice@a.test");
+	const uint64_t start_us = w->now_us;
+
+	w->udp_works = false;
+	session_want(w->end[0].s, true, w->now_us);
+	assert_true(run_for(w, 5 * US_PER_S, requester_up));
+	ret_us[0] = w->now_us - start_us;
+	assert_int_equal(send_packet(w, 0, &a, 1), 0);
+	assert_true(run_for(w, 5 * US_PER_S, listener_got_one));
+	ret_us[1] = w->now_us - start_us;
+	assert_int_equal(send_packet(w, 1, &b, 2), 0);
+	assert_true(run_for(w, 5 * US_PER_S, requester_got_one));
+	ret_us[2] = w->now_us - start_us;
+	run_for(w, 5 * US_PER_S, NULL);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(w->end[i].n_frames, 1);
+		assert_int_equal(w->end[i].frame[31], 2 - i);
+	}
+	assert_true(both_up(w));
+}
+
+static void the_first_packet_leaves_when_the_answer_comes(void **state)
+{
+	uint64_t us[3];
+	struct world w;
+
+	(void)state;
+	world_init(&w);
+	time_first_packets(&w, us);
+	assert_in_range(us[0], 30 * MS, 31 * MS);
+	assert_in_range(us[1], 45 * MS, 46 * MS);
+	assert_in_range(us[2], 60 * MS, 61 * MS);
+	world_fini(&w);
+}
+
+static void with_a_peer_that_knows_no_hello_it_takes_a_trip_more(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		uint64_t us[3];
+		struct world w;
+
+		world_no_early[i] = true;
+		world_init(&w);
+		world_no_early[i] = false;
+		time_first_packets(&w, us);
+		assert_in_range(us[0], 60 * MS, 61 * MS);
+		assert_in_range(us[2], 90 * MS, 91 * MS);
+		world_fini(&w);
+	}
+}
+
+/* Of the relayed items to an end, those from the first of these numbers to below the second. */
+static struct {
+	int to;
+	unsigned from, until, n;
+} lost;
+
+static bool loses_some(struct world *w, const struct item *item)
+{
+	unsigned n;
+
+	(void)w;
+	if (item->kind != ITEM_RELAY || item->to != lost.to)
+		return false;
+	n = lost.n++;
+	return n >= lost.from && n < lost.until;
+}
+
+static void flights_that_are_lost_late_or_repeated_cost_time_alone(void **state)
+{
+	static const struct {
+		int to;
+		unsigned from, until;
+	} cases[] = {
+		{ 1, 0, 0 }, { 1, 0, 1 }, /* the first flight */
+		{ 1, 1, 2 }, { 1, 0, 2 }, /* what is right behind it; both */
+		{ 0, 0, 1 }, { 0, 1, 2 }, { 0, 0, 3 },
+	};
+
+	(void)state;
+	for (unsigned i = 0; i < 4 * ARRAY_SIZE(cases); i++) {
+		uint64_t us[3];
+		struct world w;
+
+		world_init(&w);
+		w.repeats = i % 2;
+		w.signal_late_us = i / 2 % 2 ? 40 * MS : 0; /* the flight overtakes it */
+		lost.to = cases[i / 4].to;
+		lost.from = cases[i / 4].from;
+		lost.until = cases[i / 4].until;
+		lost.n = 0;
+		w.loses = loses_some;
+		time_first_packets(&w, us);
+		assert_in_range(us[2], 60 * MS, 2 * US_PER_S);
+		world_fini(&w);
+	}
+}
+
+static bool changes_answers(struct world *w, const struct item *item)
+{
+	if (item->kind == ITEM_ANSWER)
+		item->data[w->n_stray_bytes++ % item->n_bytes] ^= 1;
+	return false;
+}
+
+static void an_answer_that_was_changed_gets_no_flight(void **state)
+{
+	struct world w;
+
+	(void)state;
+	world_init(&w);
+	w.udp_works = false;
+	w.loses = changes_answers;
+	session_want(w.end[0].s, true, w.now_us);
+	for (unsigned i = 0; i < 200; i++) {
+		session_wake(w.end[0].s, w.now_us);
+		run_for(&w, 100 * MS, NULL);
+		assert_int_not_equal(w.end[0].state, SESSION_UP);
+	}
+	assert_int_equal(w.n_relayed, 0);
+	assert_in_range(w.end[0].n_asks, 190, 201);
+	world_fini(&w);
+}
+
+static uint8_t old_answer[SESSION_SIGNAL_BYTES_MAX];
+static size_t old_answer_bytes;
+static char old_id[OFFER_ID_BYTES + 1];
+
+static bool keeps_answers(struct world *w, const struct item *item)
+{
+	(void)w;
+	if (item->kind == ITEM_ANSWER) {
+		memcpy(old_answer, item->data, item->n_bytes);
+		old_answer_bytes = item->n_bytes;
+		memcpy(old_id, item->id, sizeof(old_id));
+	}
+	return false;
+}
+
+static bool loses_answers(struct world *w, const struct item *item)
+{
+	(void)w;
+	return item->kind == ITEM_ANSWER;
+}
+
+static void an_answer_to_an_older_question_gets_no_flight(void **state)
+{
+	struct session_answer answer = { .id = old_id, .offer = old_answer };
+	struct world w;
+
+	(void)state;
+	world_init(&w);
+	w.udp_works = false;
+	w.loses = keeps_answers;
+	bring_up(&w);
+	session_want(w.end[0].s, false, w.now_us);
+	run_for(&w, 5 * US_PER_S, NULL);
+	w.n_relayed = 0;
+	w.loses = loses_answers;
+	session_want(w.end[0].s, true, w.now_us);
+	run_for(&w, 100 * MS, NULL);
+	assert_int_equal(w.end[0].state, SESSION_RENDEZVOUS);
+	answer.route = &w.route;
+	answer.peer_cert = w.end[1].cert;
+	answer.offer_bytes = old_answer_bytes;
+	answer.request = w.end[0].request; /* so says a server that lies */
+	assert_int_equal(session_answer(w.end[0].s, &answer, w.now_us), -EBADMSG);
+	run_for(&w, 100 * MS, NULL);
+	assert_int_equal(w.n_relayed, 0);
+	assert_int_not_equal(w.end[0].state, SESSION_UP);
+	world_fini(&w);
+}
+
+/* An answer of bob's own, with a hello of our choice. */
+static void answer_with_hello(struct world *w, const char *hello)
+{
+	static const char id[] = "0123456789abcdef0123456789abcdef";
+	static const char context[] = "q2q-tun offer v1\0bob@a.test\0alice@a.test\0"
+				      "0123456789abcdef0123456789abcdef";
+	struct offer offer = { .has_share = true, .share = { 1 }, .cid = { 2 } };
+	uint8_t plain[OFFER_PLAIN_BYTES_MAX];
+	struct buffer sealed;
+	size_t n;
+
+	memcpy(offer.request, w->end[0].request, sizeof(offer.request));
+	offer.hello_bytes = strlen(hello);
+	memcpy(offer.hello, hello, offer.hello_bytes);
+	n = offer_encode(&offer, plain, sizeof(plain));
+	assert_true(n > 0);
+	buffer_init(&sealed, SESSION_SIGNAL_BYTES_MAX, false);
+	assert_int_equal(crypto_seal_to_cert(w->end[0].cert, w->end[1].key, context,
+					     sizeof(context) - 1, plain, n, &sealed),
+			 0);
+	const struct session_answer answer = { .request = w->end[0].request,
+					       .route = &w->route,
+					       .id = id,
+					       .peer_cert = w->end[1].cert,
+					       .offer = buffer_peek(&sealed),
+					       .offer_bytes = buffer_used(&sealed) };
+	assert_int_equal(session_answer(w->end[0].s, &answer, w->now_us), 0);
+	buffer_fini(&sealed);
+}
+
+static void a_hello_that_cannot_be_answered_at_once_is_as_none(void **state)
+{
+	static const char *const hellos[] = { "x", "\x16\x03\x01\xff\xff\x01", "GET / HTTP/1.1" };
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(hellos); i++) {
+		struct world w;
+
+		world_init(&w);
+		w.udp_works = false;
+		w.loses = loses_answers;
+		session_want(w.end[0].s, true, w.now_us);
+		run_for(&w, 100 * MS, NULL);
+		answer_with_hello(&w, hellos[i]);
+		run_for(&w, US_PER_S, NULL);
+		/* It is the client: it says hello itself, and nothing else. */
+		assert_int_equal(w.end[0].state, SESSION_CONNECTING);
+		assert_in_range(w.n_relayed, 1, 5);
+		world_fini(&w);
+	}
+}
+
+static bool loses_relayed_to_requester(struct world *w, const struct item *item)
+{
+	(void)w;
+	return item->kind == ITEM_RELAY && item->to == 0;
+}
+
+static void a_peer_that_answers_and_is_silent_then_is_asked_ever_more_rarely(void **state)
+{
+	struct world w;
+
+	(void)state;
+	world_init(&w);
+	w.udp_works = false;
+	w.loses = loses_relayed_to_requester;
+	session_want(w.end[0].s, true, w.now_us);
+	run_for(&w, 1200 * US_PER_S, NULL);
+	assert_in_range(w.end[0].n_asks, 10, 40);
+	w.loses = NULL;
+	assert_true(run_for(&w, 90 * US_PER_S, both_up));
+	world_fini(&w);
+}
+
+/* With another identity's certificate in TLS than the one whose key makes the offers. */
+static void talk_as_another(int liar)
+{
+	const struct tun_addresses a = addresses_of("alice@a.test", "bob@a.test"),
+				   b = addresses_of("bob@a.test", "alice@a.test");
+	struct end other = { .rng = 0 };
+	struct crypto_tls_context *right;
+	struct world w;
+
+	world_init(&w);
+	w.udp_works = false;
+	/* What shows the certificate comes after packets. */
+	lost.to = !liar;
+	lost.from = lost.n = 0;
+	lost.until = 1;
+	w.loses = loses_some;
+	snprintf(other.address, sizeof(other.address), "%s", w.end[liar].address);
+	end_identity(&other);
+	right = w.end[liar].tls;
+	session_set_identity(w.end[liar].s, other.tls, w.end[liar].key);
+	session_want(w.end[0].s, true, w.now_us);
+	for (unsigned i = 0; i < 400; i++) {
+		run_for(&w, 5 * MS, NULL);
+		send_packet(&w, 0, &a, 1);
+		send_packet(&w, 1, &b, 2);
+	}
+	/* Nothing is believed of the one that lies. */
+	assert_int_equal(w.end[!liar].n_frames, 0);
+	run_for(&w, 10 * US_PER_S, NULL);
+	assert_int_not_equal(w.end[!liar].state, SESSION_UP);
+	assert_int_not_equal(w.end[liar].state, SESSION_UP);
+	session_set_identity(w.end[liar].s, right, w.end[liar].key);
+	crypto_tls_context_unref(other.tls);
+	crypto_cert_unref(other.cert);
+	crypto_key_free(other.key);
+	world_fini(&w);
+}
+
+static void nothing_is_taken_before_the_peer_has_shown_its_certificate(void **state)
+{
+	(void)state;
+	talk_as_another(0);
+	talk_as_another(1);
+}
+
 static unsigned n_ids_with_remainder(struct world *w, uint8_t divisor, uint8_t remainder)
 {
 	struct session_name names[SESSION_NAMES_MAX];
@@ -532,6 +846,7 @@ static void a_peer_that_refuses_is_told_apart(void **state)
 	run_for(&w, US_PER_S, NULL);
 	session_get_status(w.end[0].s, &status);
 	assert_int_equal(status.why, SESSION_WHY_REFUSED);
+	assert_int_equal(w.n_relayed + w.n_udp, 0);
 	w.end[1].refuses = false;
 	session_wake(w.end[0].s, w.now_us);
 	assert_true(run_for(&w, US_PER_S, both_up));
@@ -991,6 +1306,14 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(one_side_wants_the_link_and_both_come_up),
+		cmocka_unit_test(the_first_packet_leaves_when_the_answer_comes),
+		cmocka_unit_test(with_a_peer_that_knows_no_hello_it_takes_a_trip_more),
+		cmocka_unit_test(flights_that_are_lost_late_or_repeated_cost_time_alone),
+		cmocka_unit_test(an_answer_that_was_changed_gets_no_flight),
+		cmocka_unit_test(an_answer_to_an_older_question_gets_no_flight),
+		cmocka_unit_test(a_hello_that_cannot_be_answered_at_once_is_as_none),
+		cmocka_unit_test(a_peer_that_answers_and_is_silent_then_is_asked_ever_more_rarely),
+		cmocka_unit_test(nothing_is_taken_before_the_peer_has_shown_its_certificate),
 		cmocka_unit_test(connection_ids_leave_the_remainder_that_was_asked_for),
 		cmocka_unit_test(it_moves_from_the_relay_to_a_direct_path),
 		cmocka_unit_test(without_udp_it_works_through_the_relay),

@@ -85,6 +85,9 @@ static struct offer sample(void)
 	strncpy(o.about, "q2q-tun 1.0, Linux", sizeof(o.about));
 	memset(o.candidates, 4, 100);
 	o.candidates_bytes = 100;
+	memset(o.hello, 5, 300);
+	o.hello_bytes = 300;
+	o.takes_hello = true;
 	return o;
 }
 
@@ -105,6 +108,32 @@ static void an_offer_arrives_as_it_was_made(void **state)
 	assert_int_equal(back.candidates_bytes, 7);
 }
 
+static void an_answer_with_the_longest_hello_fits(void **state)
+{
+	uint8_t bytes[OFFER_PLAIN_BYTES_MAX], too_long[4 + OFFER_HELLO_BYTES_MAX + 1] = { 1, 11 };
+	struct offer o = sample(), back;
+	size_t n;
+
+	(void)state;
+	o.candidates_bytes = 0;
+	memset(o.candidates, 0, sizeof(o.candidates));
+	memset(o.device, 'd', OFFER_NAME_BYTES);
+	memset(o.about, 'a', OFFER_ABOUT_BYTES);
+	memset(o.hello, 5, sizeof(o.hello));
+	o.hello_bytes = sizeof(o.hello);
+	n = offer_encode(&o, bytes, sizeof(bytes));
+	assert_true(n > 0);
+	assert_int_equal(offer_decode(bytes, n, &back), 0);
+	assert_memory_equal(&back, &o, sizeof(o));
+	too_long[2] = OFFER_HELLO_BYTES_MAX >> 8;
+	too_long[3] = OFFER_HELLO_BYTES_MAX & 255;
+	assert_int_equal(offer_decode(too_long, sizeof(too_long) - 1, &back), 0);
+	too_long[3]++;
+	assert_int_equal(offer_decode(too_long, sizeof(too_long), &back), -EBADMSG);
+	too_long[2] = too_long[3] = 0;
+	assert_int_equal(offer_decode(too_long, 4, &back), -EBADMSG);
+}
+
 static void an_offer_that_is_cut_is_refused_unless_whole_fields_are_left(void **state)
 {
 	const struct offer o = sample();
@@ -120,7 +149,7 @@ static void an_offer_that_is_cut_is_refused_unless_whole_fields_are_left(void **
 		assert_int_equal(offer_encode(&o, bytes + n, i), 0);
 	}
 	/* version alone; share+cid and after each further field but the last */
-	assert_int_equal(n_good, 8);
+	assert_int_equal(n_good, 10);
 }
 
 static void a_field_twice_or_of_a_wrong_size_is_refused_an_unknown_one_skipped(void **state)
@@ -150,6 +179,7 @@ int main(void)
 		cmocka_unit_test(no_address_ends_in_0_or_255),
 		cmocka_unit_test(a_taken_address_is_replaced_by_another_one_of_the_range),
 		cmocka_unit_test(an_offer_arrives_as_it_was_made),
+		cmocka_unit_test(an_answer_with_the_longest_hello_fits),
 		cmocka_unit_test(an_offer_that_is_cut_is_refused_unless_whole_fields_are_left),
 		cmocka_unit_test(
 			a_field_twice_or_of_a_wrong_size_is_refused_an_unknown_one_skipped),
