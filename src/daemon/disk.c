@@ -96,16 +96,6 @@ static void job_end(struct disk *k, struct job *job, int r)
 	job_free(job);
 }
 
-static int open_parent(const char *path)
-{
-	char directory[FILES_PATH_BYTES];
-	const char *slash = strrchr(path, '/');
-	const int n_bytes = slash ? (int)(slash - path) : 0;
-
-	snprintf(directory, sizeof(directory), "%.*s", n_bytes ? n_bytes : 1, slash ? path : ".");
-	return open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-}
-
 /* The file, or its directory, is on disk, or could not be brought there. */
 static void job_step(struct disk *k, struct job *job, int r)
 {
@@ -115,8 +105,8 @@ static void job_step(struct disk *k, struct job *job, int r)
 			r = -errno;
 		else
 			job->stage = STAGE_DIRECTORY;
-		if (!r && (job->fd = open_parent(job->path)) < 0)
-			r = -errno;
+		if (!r)
+			r = files_open_parent(job->path, &job->fd);
 		if (!r)
 			return;
 	}

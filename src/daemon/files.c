@@ -67,17 +67,28 @@ static int write_all(int fd, const uint8_t *data, size_t n_bytes)
 	return 0;
 }
 
-/* A rename or unlink is on disk once its directory is. */
-static int sync_parent(const char *path)
+int files_open_parent(const char *path, int *ret_fd)
 {
 	char dir[FILES_PATH_BYTES];
 	const char *slash = strrchr(path, '/');
 	const int n_bytes = slash ? (int)(slash - path) : 0;
-	_cleanup_(closep) int fd = -1;
+	int fd;
 
 	snprintf(dir, sizeof(dir), "%.*s", n_bytes ? n_bytes : 1, slash ? path : ".");
 	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	return fd < 0 || fsync(fd) ? -errno : 0;
+	if (fd < 0)
+		return -errno;
+	*ret_fd = fd;
+	return 0;
+}
+
+/* A rename or unlink is on disk once its directory is. */
+static int sync_parent(const char *path)
+{
+	_cleanup_(closep) int fd = -1;
+	int r = files_open_parent(path, &fd);
+
+	return !r && fsync(fd) ? -errno : r;
 }
 
 int files_write_beside(const char *path, uint64_t number, const void *data, size_t n_bytes,

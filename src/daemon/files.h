@@ -28,6 +28,8 @@ int files_write(const char *path, const void *data, size_t n_bytes);
  */
 int files_write_beside(const char *path, uint64_t number, const void *data, size_t n_bytes,
 		       char *out_tmp, size_t out_bytes, int *ret_fd);
+/* The directory that this is in, to be synced; the caller's. */
+int files_open_parent(const char *path, int *ret_fd);
 /* -ENOENT is fine; the directory is synced. */
 int files_remove(const char *path);
 /* An object. -EBADMSG if the file is no JSON object. */

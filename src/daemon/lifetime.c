@@ -181,19 +181,16 @@ static void on_answer(struct lifetime_search *s, bool aged, const struct net_udp
 		      uint64_t now_us)
 {
 	struct stun_message m;
-	uint32_t number;
+	struct reader number;
 
 	if (!endpoint_equal(&packet->from, &s->server) ||
 	    stun_decode(packet->data, min_size(packet->segment_bytes, packet->data_bytes), &m) ||
 	    m.method != STUN_BINDING || (m.class != STUN_SUCCESS && m.class != STUN_ERROR) ||
 	    memcmp(m.transaction, s->transaction, NUMBER_OFFSET) != 0)
 		return;
-	number = (uint32_t)m.transaction[NUMBER_OFFSET] << 24 |
-		 (uint32_t)m.transaction[NUMBER_OFFSET + 1] << 16 |
-		 (uint32_t)m.transaction[NUMBER_OFFSET + 2] << 8 |
-		 (uint32_t)m.transaction[NUMBER_OFFSET + 3];
-	nat_lifetime_input(&s->search, number, aged, m.class == STUN_SUCCESS ? m.mapped.port : 0,
-			   now_us);
+	number = reader_over(m.transaction + NUMBER_OFFSET, sizeof(m.transaction) - NUMBER_OFFSET);
+	nat_lifetime_input(&s->search, reader_u32(&number), aged,
+			   m.class == STUN_SUCCESS ? m.mapped.port : 0, now_us);
 }
 
 static void on_packets(void *user, struct net_udp *udp, struct net_udp_packet *packets,
@@ -234,10 +231,10 @@ static void ask(struct lifetime_search *s, const struct nat_lifetime_ask *questi
 	struct net_udp *udp = question->aged ? s->aged : s->asking;
 	uint8_t request[STUN_MESSAGE_MAX_BYTES];
 	struct net_udp_send send = { .to = s->server, .data = request };
+	struct writer transaction = writer_over(m.transaction, sizeof(m.transaction));
 
-	memcpy(m.transaction, s->transaction, sizeof(m.transaction));
-	for (size_t i = 0; i < 4; i++)
-		m.transaction[NUMBER_OFFSET + i] = (uint8_t)(question->number >> (24 - 8 * i));
+	writer_bytes(&transaction, s->transaction, NUMBER_OFFSET);
+	writer_u32(&transaction, question->number);
 	send.data_bytes = stun_encode(&m, request, sizeof(request));
 	if (udp && send.data_bytes > 0)
 		(void)net_udp_send(udp, &send); /* lost: it is asked again */
