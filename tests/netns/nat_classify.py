@@ -4,12 +4,16 @@
   nat_classify.py serve ADDRESS ADDRESS     answer on two ports of each address
   nat_classify.py classify ADDRESS ADDRESS [LIFETIME_S]
                                             ask them, and print one line of findings
+  nat_classify.py meet ADDRESS ADDRESS MINE THEIRS
+                                            two of these, each with the other's files, send to
+                                            each other's outside, and say what has come
 
 A question is "answer SOURCE" or "send PORT SOURCE"; SOURCE is the number of the
 server's socket that the answer comes from, or that a datagram to PORT of the
 asking address is sent from. Answers say where the question came from.
 """
 import itertools
+import os
 import select
 import socket
 import subprocess
@@ -21,6 +25,7 @@ PORTS = (3478, 3479)
 ANSWER_S = 0.3
 TRIES = 3
 SAMPLES = 6
+MEET_WAIT_S = 20
 
 
 def family_of(address):
@@ -180,7 +185,36 @@ def classify(addresses, lifetime_s):
           " ".join("%s=%s" % (name, result.result()) for name, result in found.items()))
 
 
+def meet(addresses, mine, theirs):
+    client = Client(addresses)
+    s = client.socket()
+    outside = client.mapped(s, 0)
+    if outside is None:
+        return "unknown"
+    with open(mine + ".new", "w", encoding="ascii") as file:
+        file.write("%s %d" % outside)
+    os.rename(mine + ".new", mine)
+    end = time.monotonic() + MEET_WAIT_S
+    while not os.path.exists(theirs):
+        if time.monotonic() > end:
+            return "unknown"
+        time.sleep(0.05)
+    with open(theirs, encoding="ascii") as file:
+        address, port = file.read().split()
+    came = set()
+    # The first ones open the way for the other's; both go on until both must have been heard.
+    for _ in range(20):
+        s.sendto(b"meet", (address, int(port)))
+        while select.select([s], [], [], 0.05)[0]:
+            text, source = s.recvfrom(512)
+            if text == b"meet":
+                came.add("outside" if source == (address, int(port)) else "inside")
+    return " ".join(sorted(came)) or "no"
+
+
 if sys.argv[1] == "serve":
     serve(sys.argv[2:4])
+elif sys.argv[1] == "meet":
+    print("meets=%s" % meet(sys.argv[2:4], sys.argv[4], sys.argv[5]))
 else:
     classify(sys.argv[2:4], int(sys.argv[4]) if len(sys.argv) > 4 else 0)

@@ -187,6 +187,9 @@ def table(path, form):
     if len(rows) > 1 and len(columns) > 1:
         print(grid(judged, columns, rows, form == "markdown") + "\n")
     print(summary(pairs) if form == "markdown" else details(judged, False))
+    one_nat = {pair: j for pair, j in judged.items() if pair[0] in PAIRS}
+    if form == "markdown" and one_nat:
+        print("\n" + details(one_nat, True))
     for j in bad:
         print("\n%s > %s: theory says %s, and it was direct in %d of %d, working in %d" % (
             j["a"], j["b"], j["expected"], j["direct"], j["runs"], j["works"]), end="")
