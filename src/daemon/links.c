@@ -680,12 +680,40 @@ static bool still_trusted(struct link *link)
 	struct crypto_cert *cert = session_peer_cert(link_session(link));
 	struct problem problem;
 
+	/* The peer ends it as well, but is not to be relied on. */
+	if (cert && crypto_cert_not_after_s(link->identity->cert) < wall_clock_s()) {
+		problem_set(&link->problem, CTL_UNTRUSTED, "the certificate of %s has expired",
+			    link->identity->address.text);
+		problem_hint(&link->problem, "q2q-tun authorize %s", link->identity->address.text);
+		log_warn("%s: the link is ended: %s", link->peer->address.text,
+			 link->problem.error);
+		return false;
+	}
 	if (cert && peers_judge(link->daemon, link->peer, cert, &problem) == PEER_DISTRUSTED) {
 		log_warn("%s: the link is ended: %s", link->peer->address.text, problem.error);
 		link->problem = problem;
 		return false;
 	}
 	return peer_is_allowed(link->peer) || link->peer->wanted;
+}
+
+static int64_t min_s(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
+/* When it has to be looked at again, on the wall clock. */
+static int64_t trusted_until_s(struct link *link)
+{
+	const struct crypto_cert *cert = session_peer_cert(link_session(link));
+	int64_t until_s = INT64_MAX;
+
+	if (link->peer->allowed && link->peer->allowed_until_s > 0)
+		until_s = link->peer->allowed_until_s;
+	if (cert)
+		until_s = min_s(until_s, min_s(crypto_cert_not_after_s(cert),
+					       crypto_cert_not_after_s(link->identity->cert)));
+	return until_s;
 }
 
 int64_t links_sweep(struct daemon *d)
@@ -702,10 +730,7 @@ int64_t links_sweep(struct daemon *d)
 				session_want(link_session(link), false, link_now_us(link));
 			links_pump(link);
 		}
-		if (link->peer->allowed && link->peer->allowed_until_s > 0)
-			until_s = link->peer->allowed_until_s < until_s
-					  ? link->peer->allowed_until_s
-					  : until_s;
+		until_s = min_s(until_s, trusted_until_s(link));
 		if (session_state_of(link_session(link)) == SESSION_DOWN && !link->peer->wanted)
 			links_free(link);
 	}

@@ -17,6 +17,16 @@ static int verify_peer(void *user, struct crypto_cert *cert)
 	return s->config.verify(s->config.user, cert);
 }
 
+/* The peer may have a newer one for the same key by now, which its server has vouched for. */
+void session_renew_peer_cert(struct session *s)
+{
+	if (!s->assoc_cert || !crypto_cert_same_key(s->open.peer_cert, s->assoc_cert) ||
+	    crypto_cert_not_after_s(s->open.peer_cert) <= crypto_cert_not_after_s(s->assoc_cert))
+		return;
+	crypto_cert_unref(s->assoc_cert);
+	s->assoc_cert = crypto_cert_ref(s->open.peer_cert);
+}
+
 static void path_text(const struct session *s, uint32_t id, char out[static PATH_TEXT_BYTES])
 {
 	char text[ENDPOINT_TEXT_BYTES];

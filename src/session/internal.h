@@ -226,6 +226,8 @@ void session_make_hello(struct session *s, struct rendezvous *r, struct offer *o
 /* A new association from s->open, to which `theirs` led; the old one is dropped. A requester knows
  * afterwards whether it is an early one. */
 int session_start_association(struct session *s, const struct offer *theirs, uint64_t now_us);
+/* The association goes on over a new rendezvous: takes the peer's certificate from there. */
+void session_renew_peer_cert(struct session *s);
 void session_drop_association(struct session *s);
 /* ptcp and nat have events. */
 void session_pull(struct session *s, uint64_t now_us);

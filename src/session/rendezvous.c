@@ -317,6 +317,7 @@ static int open_pending(struct session *s, const struct offer *theirs, bool keep
 	if (keep) {
 		crypto_tls_free(s->open.begun);
 		s->open.begun = NULL;
+		session_renew_peer_cert(s);
 		session_path_add_relay(s, now_us);
 		return 0;
 	}

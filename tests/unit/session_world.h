@@ -129,21 +129,28 @@ static bool refuse_own(void *user, const struct ip_address *ip)
 	return ip->family == FAMILY_IPV6 && vip_is_ip6(ip->bytes);
 }
 
-static void end_identity(struct end *e)
+static struct crypto_cert *end_certificate(const struct end *e, unsigned days)
 {
-	struct crypto_tls_config config = { .tls13_only = true };
+	struct crypto_cert *cert;
 	struct crypto_csr *csr;
 	struct buffer der;
 
 	buffer_init(&der, 4096, false);
-	assert_int_equal(crypto_key_generate(CRYPTO_KEY_P256, &e->key), 0);
 	assert_int_equal(crypto_csr_make(e->key, e->address, &der), 0);
 	assert_int_equal(crypto_csr_from_der(buffer_peek(&der), buffer_used(&der), &csr), 0);
 	assert_int_equal(
-		crypto_cert_issue(domain_cert, domain_key, csr, e->address, NOW_S, 365, &e->cert),
-		0);
+		crypto_cert_issue(domain_cert, domain_key, csr, e->address, NOW_S, days, &cert), 0);
 	crypto_csr_free(csr);
 	buffer_fini(&der);
+	return cert;
+}
+
+static void end_identity(struct end *e)
+{
+	struct crypto_tls_config config = { .tls13_only = true };
+
+	assert_int_equal(crypto_key_generate(CRYPTO_KEY_P256, &e->key), 0);
+	e->cert = end_certificate(e, 365);
 	config.cert = e->cert;
 	config.key = e->key;
 	assert_int_equal(crypto_tls_context_new(&config, &e->tls), 0);

@@ -950,6 +950,57 @@ static void a_server_restart_does_not_end_the_association(void **state)
 	world_fini(&w);
 }
 
+/* Both servers' connections are lost and back, as when a certificate was renewed. */
+static void reconnect(struct world *w)
+{
+	for (int i = 0; i < 2; i++)
+		session_route_lost(w->end[i].s, &w->route, w->now_us);
+	run_for(w, 10 * US_PER_S, NULL);
+	assert_true(both_up(w));
+}
+
+static void a_certificate_that_was_renewed_is_the_peers_one_in_the_same_association(void **state)
+{
+	struct session_status before, after;
+	struct crypto_cert *first, *shorter, *other;
+	struct crypto_key *key;
+	struct world w;
+
+	(void)state;
+	world_init(&w);
+	bring_up(&w);
+	assert_true(run_for(&w, 5 * US_PER_S, both_direct));
+	session_get_status(w.end[0].s, &before);
+	first = w.end[1].cert;
+	assert_ptr_equal(session_peer_cert(w.end[0].s), first);
+	w.end[1].cert = end_certificate(&w.end[1], 730);
+	reconnect(&w);
+	assert_ptr_equal(session_peer_cert(w.end[0].s), w.end[1].cert);
+	assert_ptr_equal(session_peer_cert(w.end[1].s), w.end[0].cert);
+	session_get_status(w.end[0].s, &after);
+	assert_int_equal(after.since_us, before.since_us);
+	/* One that ends earlier says nothing new. */
+	shorter = w.end[1].cert;
+	w.end[1].cert = first;
+	reconnect(&w);
+	assert_ptr_equal(session_peer_cert(w.end[0].s), shorter);
+	/* Nor does one of another key, which this association has not proven. */
+	key = w.end[1].key;
+	assert_int_equal(crypto_key_generate(CRYPTO_KEY_P256, &w.end[1].key), 0);
+	other = end_certificate(&w.end[1], 1000);
+	crypto_key_free(w.end[1].key);
+	w.end[1].key = key;
+	w.end[1].cert = other;
+	session_route_lost(w.end[0].s, &w.route, w.now_us);
+	session_route_lost(w.end[1].s, &w.route, w.now_us);
+	run_for(&w, 10 * US_PER_S, NULL);
+	assert_ptr_not_equal(session_peer_cert(w.end[0].s), other);
+	w.end[1].cert = first;
+	crypto_cert_unref(shorter);
+	crypto_cert_unref(other);
+	world_fini(&w);
+}
+
 /* The relay path died with the server: the association stalls, then goes on over a new one. */
 static void a_stalled_association_goes_on_after_a_new_rendezvous(void **state)
 {
@@ -1340,6 +1391,8 @@ int main(void)
 		cmocka_unit_test(a_peer_that_was_killed_is_noticed_and_its_return_too),
 		cmocka_unit_test(a_peer_that_restarts_and_asks_replaces_the_old_association),
 		cmocka_unit_test(a_server_restart_does_not_end_the_association),
+		cmocka_unit_test(
+			a_certificate_that_was_renewed_is_the_peers_one_in_the_same_association),
 		cmocka_unit_test(a_stalled_association_goes_on_after_a_new_rendezvous),
 		cmocka_unit_test(a_new_address_of_the_peer_becomes_a_path),
 		cmocka_unit_test(a_peer_that_moves_again_and_again_is_followed),
