@@ -168,6 +168,9 @@ const uint8_t *crypto_csr_spki_hash(const struct crypto_csr *csr);
 int crypto_cert_issue(const struct crypto_cert *issuer, const struct crypto_key *issuer_key,
 		      const struct crypto_csr *csr, const char *address, int64_t now_s,
 		      unsigned days, struct crypto_cert **ret) WARN_UNUSED;
+int crypto_cert_issue_for(const struct crypto_cert *issuer, const struct crypto_key *issuer_key,
+			  const struct crypto_csr *csr, const char *address, int64_t now_s,
+			  int64_t lifetime_s, struct crypto_cert **ret) WARN_UNUSED;
 
 enum crypto_verify {
 	CRYPTO_VERIFY_OK,

@@ -58,10 +58,10 @@ static bool set_serial(X509 *x509)
 	return done;
 }
 
-static bool set_dates(X509 *x509, int64_t now_s, unsigned days)
+static bool set_dates(X509 *x509, int64_t now_s, int64_t lifetime_s)
 {
 	return ASN1_TIME_set(X509_getm_notBefore(x509), now_s - CRYPTO_CERT_BACKDATE_S) != NULL &&
-	       ASN1_TIME_set(X509_getm_notAfter(x509), now_s + days * DAY_S) != NULL;
+	       ASN1_TIME_set(X509_getm_notAfter(x509), now_s + lifetime_s) != NULL;
 }
 
 static bool add_extension(X509 *x509, X509 *issuer, const struct extension *e)
@@ -84,7 +84,7 @@ struct recipe {
 	X509 *issuer_x509; /* NULL: itself */
 	const struct crypto_key *signer;
 	int64_t now_s;
-	unsigned days;
+	int64_t lifetime_s;
 	const struct extension *extensions;
 	size_t n_extensions;
 };
@@ -100,7 +100,7 @@ static bool fill_in(X509 *x509, const struct recipe *r)
 	if (!subject || !issuer || X509_set_version(x509, X509_VERSION_3) != 1 ||
 	    X509_set_subject_name(x509, subject) != 1 ||
 	    X509_set_issuer_name(x509, issuer_name) != 1 || X509_set_pubkey(x509, r->pkey) != 1 ||
-	    !set_serial(x509) || !set_dates(x509, r->now_s, r->days))
+	    !set_serial(x509) || !set_dates(x509, r->now_s, r->lifetime_s))
 		return false;
 	for (size_t i = 0; i < r->n_extensions; i++)
 		if (!add_extension(x509, r->issuer_x509 ? r->issuer_x509 : x509, &r->extensions[i]))
@@ -114,7 +114,8 @@ static int make(const struct recipe *recipe, struct crypto_cert **ret)
 	unsigned char *der = NULL;
 	int n_bytes, r;
 
-	if (!crypto_cn_ok(recipe->subject) || recipe->days < 1 || recipe->days > DAYS_MAX)
+	if (!crypto_cn_ok(recipe->subject) || recipe->lifetime_s < 1 ||
+	    recipe->lifetime_s > DAYS_MAX * DAY_S)
 		return -EINVAL;
 	x509 = X509_new();
 	if (!x509)
@@ -140,7 +141,7 @@ int crypto_cert_make_domain(const struct crypto_key *key, const char *domain, in
 		.pkey = key->pkey,
 		.signer = key,
 		.now_s = now_s,
-		.days = days,
+		.lifetime_s = days * DAY_S,
 		.extensions = domain_extensions,
 		.n_extensions = ARRAY_SIZE(domain_extensions),
 	};
@@ -157,7 +158,7 @@ int crypto_cert_make_throwaway(const struct crypto_key *key, const char *cn, int
 		.pkey = key->pkey,
 		.signer = key,
 		.now_s = now_s,
-		.days = THROWAWAY_DAYS,
+		.lifetime_s = THROWAWAY_DAYS * DAY_S,
 		.extensions = user_extensions,
 		.n_extensions = ARRAY_SIZE(user_extensions) - 1, /* its issuer is itself */
 	};
@@ -165,9 +166,9 @@ int crypto_cert_make_throwaway(const struct crypto_key *key, const char *cn, int
 	return make(&recipe, ret);
 }
 
-int crypto_cert_issue(const struct crypto_cert *issuer, const struct crypto_key *issuer_key,
-		      const struct crypto_csr *csr, const char *address, int64_t now_s,
-		      unsigned days, struct crypto_cert **ret)
+int crypto_cert_issue_for(const struct crypto_cert *issuer, const struct crypto_key *issuer_key,
+			  const struct crypto_csr *csr, const char *address, int64_t now_s,
+			  int64_t lifetime_s, struct crypto_cert **ret)
 {
 	const struct recipe recipe = {
 		.subject = address,
@@ -176,7 +177,7 @@ int crypto_cert_issue(const struct crypto_cert *issuer, const struct crypto_key 
 		.issuer_x509 = issuer->x509,
 		.signer = issuer_key,
 		.now_s = now_s,
-		.days = days,
+		.lifetime_s = lifetime_s,
 		.extensions = user_extensions,
 		.n_extensions = ARRAY_SIZE(user_extensions),
 	};
@@ -185,6 +186,13 @@ int crypto_cert_issue(const struct crypto_cert *issuer, const struct crypto_key 
 	    !crypto_cert_matches_key(issuer, issuer_key))
 		return -EINVAL;
 	return make(&recipe, ret);
+}
+
+int crypto_cert_issue(const struct crypto_cert *issuer, const struct crypto_key *issuer_key,
+		      const struct crypto_csr *csr, const char *address, int64_t now_s,
+		      unsigned days, struct crypto_cert **ret)
+{
+	return crypto_cert_issue_for(issuer, issuer_key, csr, address, now_s, days * DAY_S, ret);
 }
 
 int crypto_csr_make(const struct crypto_key *key, const char *cn, struct buffer *out)

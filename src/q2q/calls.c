@@ -500,6 +500,7 @@ static handler_fn *const handlers[Q2Q_COMMAND_COUNT] = {
 	[Q2Q_RELAY]     = handle_ours,
 	[Q2Q_GONE]      = handle_ours,
 	[Q2Q_CHANNEL]   = handle_ours,
+	[Q2Q_RENEW]     = handle_ours,
 	/* identify needs nothing of the connection. */
 };
 /* clang-format on */

@@ -34,6 +34,9 @@ static const struct field sign_call[] = {
 	{ "password", FIELD_BYTES, CALL(sign.password), Q2Q_PASSWORD_MAX_BYTES },
 	{ "q2q-tun",  FIELD_FLAG,  CALL(sign.q2q_tun), OPTIONAL }, END
 };
+static const struct field renew_call[] = {
+	{ "certificate_request", FIELD_CERTIFICATE, CALL(sign.certificate_request) }, END
+};
 static const struct field listen_call[] = {
 	{ "From",        FIELD_ADDRESS,   CALL(listen.from) },
 	{ "protocols",   FIELD_PROTOCOLS, CALL(listen.protocols) },
@@ -120,6 +123,7 @@ static const struct field add_user_call[] = {
 #define CLIENT    true, false
 #define ANY_NAME  (E(NO_SUCH_USER) | E(BAD_CERTIFICATE_REQUEST) | E(WRONG_PASSWORD) | \
 		   E(TOO_MANY_ATTEMPTS))
+#define RENEW     (E(BAD_CERTIFICATE_REQUEST) | E(NOT_ALLOWED) | E(TOO_MANY_ATTEMPTS))
 #define ADD_USER  (E(NOT_ALLOWED) | E(INVITE_REQUIRED) | E(REGISTRATION_CLOSED) | \
 		   E(TOO_MANY_ATTEMPTS))
 
@@ -149,6 +153,8 @@ static const struct command commands[] = {
 	[Q2Q_GONE] = { "q2q-tun-gone", PORT_CONTROL, BOTH, true, 0, 0, gone_call, NULL },
 	[Q2Q_CHANNEL] = { "q2q-tun-channel", PORT_CONTROL, CLIENT, false, E(NOT_FOUND), 0,
 			  channel_call, channel_answer },
+	[Q2Q_RENEW] = { "q2q-tun-renew", PORT_CONTROL, CLIENT, false, RENEW, 0,
+			renew_call, certificate_answer },
 	[Q2Q_RETRIEVE_CONNECTION] = { "Retrieve-Connection", PORT_RETRIEVE, BOTH, false,
 				      E(NO_SUCH_CONNECTION), E(NO_SUCH_CONNECTION),
 				      retrieve_call, NULL },

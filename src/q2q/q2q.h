@@ -116,10 +116,11 @@ enum q2q_command {
 	Q2Q_CHOKE,
 	Q2Q_UNCHOKE,
 	Q2Q_OUTBOUND,
-	Q2Q_SIGNAL, /* q2q-tun-signal, our own like the three that follow */
+	Q2Q_SIGNAL, /* q2q-tun-signal, our own like the four that follow */
 	Q2Q_RELAY,
 	Q2Q_GONE,
 	Q2Q_CHANNEL,
+	Q2Q_RENEW, /* call.sign without a password; answer.identify */
 	Q2Q_RETRIEVE_CONNECTION, /* these three on a stream of its own */
 	Q2Q_WHO_AM_I,
 	Q2Q_START_TLS,

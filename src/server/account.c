@@ -1,7 +1,7 @@
 /*
- * Accounts over the network: sign (a certificate for a password) and add_user
- * (a new account). Both hash a password on a helper thread; a client has at
- * most one of each in work.
+ * Accounts over the network: sign (a certificate for a password), add_user
+ * (a new account) and q2q-tun-renew (a certificate for one that ends). The first two
+ * hash a password on a helper thread; a client has at most one of each in work.
  *
  * A wrong password, an unknown user and a disabled one look the same and take
  * the same time. After a few failures an account and a network address have to
@@ -97,31 +97,52 @@ static void password_was(struct client *c, const struct q2q_address *address, bo
 }
 
 /* Logged before it is handed out, so that it can be revoked whatever happens. */
-static int issue(struct server *s, const struct sign_job *job, struct crypto_cert **ret_cert)
+static int issue(struct server *s, const struct crypto_csr *csr, const char *address,
+		 struct crypto_cert **ret_cert)
 {
 	const int64_t now_s = server_wall_s();
 	_cleanup_(crypto_cert_unrefp) struct crypto_cert *cert = NULL;
-	int rc = crypto_cert_issue(s->domain.cert, s->domain.key, job->csr, job->address.text,
-				   now_s, (unsigned)s->options->certificate_days, &cert);
+	int rc = crypto_cert_issue_for(s->domain.cert, s->domain.key, csr, address, now_s,
+				       (int64_t)s->options->certificate_lifetime_s, &cert);
 
 	if (rc == 0)
-		rc = store_cert_add(s->domain.store, job->address.text, crypto_cert_spki_hash(cert),
+		rc = store_cert_add(s->domain.store, address, crypto_cert_spki_hash(cert),
 				    crypto_cert_not_after_s(cert), now_s);
-	if (rc == 0)
-		rc = store_user_logged_in(s->domain.store, job->address.resource, now_s);
 	if (rc == 0)
 		*ret_cert = TAKE_PTR(cert);
 	return rc;
 }
 
-static void sign_finish(struct client *c, const struct sign_job *job)
+/* Answers with a certificate, or says that there is none. True: it was signed. */
+static bool hand_out(struct client *c, uint64_t ask, enum q2q_command command,
+		     const struct crypto_csr *csr, const struct q2q_address *address)
 {
 	struct server *s = c->server;
 	_cleanup_(crypto_cert_unrefp) struct crypto_cert *cert = NULL;
-	struct q2q_answer answer = { .command = Q2Q_SIGN };
+	struct q2q_answer answer = { .command = command };
 	const uint8_t *der;
 	size_t der_bytes;
-	int rc;
+	int rc = issue(s, csr, address->text, &cert);
+
+	if (rc == 0 && command == Q2Q_SIGN)
+		rc = store_user_logged_in(s->domain.store, address->resource, server_wall_s());
+	if (rc != 0) {
+		log_error("%s: cannot sign a certificate for %s: %s", c->name, address->text,
+			  rc < 0 ? strerror(-rc) : store_outcome_name((enum store_outcome)rc));
+		fail(c, ask, Q2Q_ERROR_UNKNOWN, "the server cannot sign now");
+		return false;
+	}
+	der = crypto_cert_der(cert, &der_bytes);
+	answer.identify.certificate = amp_value(der, der_bytes);
+	q2q_conn_answer(c->conn, ask, &answer, server_now_us(s));
+	client_pump(c);
+	s->counters.signed_certificates++;
+	return true;
+}
+
+static void sign_finish(struct client *c, const struct sign_job *job)
+{
+	struct server *s = c->server;
 
 	if (store_cert_status(s->domain.store, job->address.text, crypto_csr_spki_hash(job->csr)) ==
 	    STORE_REVOKED) {
@@ -130,19 +151,8 @@ static void sign_finish(struct client *c, const struct sign_job *job)
 		     "this key was revoked; authorize with a new one");
 		return;
 	}
-	rc = issue(s, job, &cert);
-	if (rc != 0) {
-		log_error("%s: cannot sign a certificate for %s: %s", c->name, job->address.text,
-			  rc < 0 ? strerror(-rc) : store_outcome_name((enum store_outcome)rc));
-		fail(c, job->ask, Q2Q_ERROR_UNKNOWN, "the server cannot sign now");
-		return;
-	}
-	der = crypto_cert_der(cert, &der_bytes);
-	answer.identify.certificate = amp_value(der, der_bytes);
-	q2q_conn_answer(c->conn, job->ask, &answer, server_now_us(s));
-	client_pump(c);
-	s->counters.signed_certificates++;
-	client_log(c, LOG_INFO_, "signed a certificate for %s", job->address.text);
+	if (hand_out(c, job->ask, Q2Q_SIGN, job->csr, &job->address))
+		client_log(c, LOG_INFO_, "signed a certificate for %s", job->address.text);
 }
 
 static void on_verified(void *user, int result, const char *text)
@@ -231,6 +241,66 @@ void account_sign(struct client *c, uint64_t ask, const struct q2q_call *call)
 	} else {
 		c->sign = job;
 		return;
+	}
+	sign_forget(&job);
+}
+
+/* ---- q2q-tun-renew ----------------------------------------------------------------------------
+ */
+
+/* Why this connection's certificate does not get a successor; NULL: it does. */
+static const char *renewal_refused(struct client *c)
+{
+	const struct q2q_address *from = q2q_conn_from(c->conn);
+	const struct crypto_cert *cert = c->local_user ? q2q_conn_peer_cert(c->conn) : NULL;
+
+	/* The domain's own certificate speaks for its users, and is none of theirs. */
+	if (!cert || !crypto_cert_subject(cert) || strcmp(crypto_cert_subject(cert), from->text))
+		return "only a connection that a certificate of a user here has proven renews it";
+	if (!c->server->options->certificate_renewal)
+		return "this server renews no certificates; sign in with the password";
+	if (crypto_cert_not_after_s(cert) < server_wall_s())
+		return "the certificate has expired; sign in with the password";
+	if (account_judge(c->server, from, cert) != 0)
+		return "the account was disabled, or its certificate revoked";
+	return NULL;
+}
+
+/*
+ * For the same key and address alone: another key takes the password, so that whoever took a key
+ * gets no second one by it, and its fingerprint stays what is revoked.
+ */
+static bool is_successor(const struct client *c, const struct sign_job *job)
+{
+	return strcmp(job->address.text, q2q_conn_from(c->conn)->text) == 0 &&
+	       memcmp(crypto_csr_spki_hash(job->csr),
+		      crypto_cert_spki_hash(q2q_conn_peer_cert(c->conn)), CRYPTO_HASH_BYTES) == 0;
+}
+
+void account_renew(struct client *c, uint64_t ask, const struct q2q_call *call)
+{
+	struct server *s = c->server;
+	const char *const address = q2q_conn_from(c->conn)->text;
+	const char *const why = renewal_refused(c);
+	struct sign_job job = { .csr = NULL };
+	uint64_t wait_us;
+
+	if (why) {
+		client_log(c, LOG_NOTE_, "renewal refused: %s", why);
+		fail(c, ask, Q2Q_ERROR_NOT_ALLOWED, why);
+		return;
+	}
+	wait_us = limiter_take(s->renewals, address, strlen(address), server_now_us(s));
+	if (wait_us > 0) {
+		refuse_often(c, ask, true, wait_us);
+		return;
+	}
+	if (read_request(s, call, &job) != 0 || !is_successor(c, &job)) {
+		client_log(c, LOG_NOTE_, "renewal refused: another key or address");
+		fail(c, ask, Q2Q_ERROR_BAD_CERTIFICATE_REQUEST,
+		     "a certificate is renewed for its own key and address alone");
+	} else if (hand_out(c, ask, Q2Q_RENEW, job.csr, &job.address)) {
+		client_log(c, LOG_INFO_, "renewed the certificate of %s", address);
 	}
 	sign_forget(&job);
 }

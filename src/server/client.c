@@ -467,7 +467,7 @@ static command_fn *const commands[Q2Q_COMMAND_COUNT] = {
 	[Q2Q_BIND_UDP] = inquiry_bind_udp, [Q2Q_SIGNAL] = do_signal,
 	[Q2Q_RELAY] = do_signal,           [Q2Q_GONE] = do_gone,
 	[Q2Q_CHANNEL] = do_channel,        [Q2Q_RETRIEVE_CONNECTION] = do_retrieve,
-	[Q2Q_ADD_USER] = account_add_user,
+	[Q2Q_ADD_USER] = account_add_user, [Q2Q_RENEW] = account_renew,
 };
 
 /* ---- events

@@ -1,5 +1,7 @@
 #include "server/options.h"
 
+#include "server/policy.h"
+
 #include <stdio.h>
 #include <strings.h>
 
@@ -45,6 +47,39 @@ const char *options_domain_server(const struct server_options *o, const char *do
 	return NULL;
 }
 
+static int set_certificate_lifetime(void *target, const char *argument, const char *value,
+				    char *why, size_t why_bytes)
+{
+	struct server_options *o = target;
+	uint64_t lifetime_s;
+
+	(void)argument;
+	if (policy_duration_parse(value, &lifetime_s) != 0 ||
+	    lifetime_s < SERVER_CERTIFICATE_MIN_S || lifetime_s > SERVER_CERTIFICATE_MAX_S) {
+		snprintf(why, why_bytes, "not a time from %ds to %dd, such as 12h or 30d",
+			 SERVER_CERTIFICATE_MIN_S, SERVER_CERTIFICATE_MAX_S / 86400);
+		return -EINVAL;
+	}
+	o->certificate_lifetime_s = lifetime_s;
+	return 0;
+}
+
+static int set_certificate_days(void *target, const char *argument, const char *value, char *why,
+				size_t why_bytes)
+{
+	struct server_options *o = target;
+	uint64_t days;
+
+	(void)argument;
+	if (parse_u64(value, SERVER_CERTIFICATE_MAX_S / 86400, &days) != 0 || days == 0) {
+		snprintf(why, why_bytes, "not a number from 1 to %d",
+			 SERVER_CERTIFICATE_MAX_S / 86400);
+		return -EINVAL;
+	}
+	o->certificate_lifetime_s = days * 86400;
+	return 0;
+}
+
 #define FIELD(field) offsetof(struct server_options, field)
 
 /* clang-format off */
@@ -60,7 +95,9 @@ static const struct conf_key keys[] = {
 	{ "server", "federation-private",  CONF_BOOL,   FIELD(federation_private) },
 	{ "server", "stun-second-port",    CONF_BOOL,   FIELD(stun_second_port) },
 	{ "server", "password-min",        CONF_UINT,   FIELD(password_min_bytes), 1, 128 },
-	{ "server", "certificate-days",    CONF_UINT,   FIELD(certificate_days), 1, 3650 },
+	{ "server", "certificate-days",    CONF_CALL,   0, .set = set_certificate_days },
+	{ "server", "certificate-lifetime", CONF_CALL,  0, .set = set_certificate_lifetime },
+	{ "server", "certificate-renewal", CONF_BOOL,   FIELD(certificate_renewal) },
 	{ "limits", "connections",         CONF_UINT,   FIELD(connections_max), 1, 1000000 },
 	{ "limits", "connections-per-address", CONF_UINT,
 	  FIELD(connections_per_address_max), 1, 1000000 },
@@ -125,7 +162,8 @@ int options_init(struct server_options *o)
 		.connections_max = 10000,
 		.connections_per_address_max = 100,
 		.password_min_bytes = 8,
-		.certificate_days = 365,
+		.certificate_lifetime_s = 365 * 86400,
+		.certificate_renewal = true,
 		.relay_bytes_per_s = 16 * 1024 * 1024,
 		.idle_timeout_s = 90,
 	};

@@ -13,6 +13,8 @@
 #define SERVER_PORT        8788
 #define SERVER_LISTEN_MAX  16
 #define SERVER_DOMAINS_MAX 256
+#define SERVER_CERTIFICATE_MIN_S 10
+#define SERVER_CERTIFICATE_MAX_S (3650 * 86400)
 
 /* Exit codes; the same as those of q2q-tun. */
 enum exit_code {
@@ -46,7 +48,8 @@ struct server_options {
 	bool federation_private; /* servers of other domains may have private addresses */
 	uint64_t connections_max, connections_per_address_max;
 	uint64_t password_min_bytes;
-	uint64_t certificate_days;
+	uint64_t certificate_lifetime_s;
+	bool certificate_renewal; /* without the password, as long as the old one is good */
 	uint64_t relay_bytes_per_s;       /* of one account */
 	uint64_t relay_total_bytes_per_s; /* of all together; 0: no limit */
 	uint64_t idle_timeout_s; /* a silent client is asked then, and dropped if it stays silent */

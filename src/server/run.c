@@ -71,6 +71,9 @@ static int make_limiters(struct server *s)
 	const struct limiter_config registrations = {
 		.seed = s->seed, .n_keys_max = 65536, .burst = 20, .interval_us = 30 * US_PER_S
 	};
+	const struct limiter_config renewals = {
+		.seed = s->seed, .n_keys_max = 65536, .burst = 30, .interval_us = 60 * US_PER_S
+	};
 	const struct limiter_config fetch_asks = {
 		.seed = s->seed, .n_keys_max = 65536, .burst = 10, .interval_us = 10 * US_PER_S
 	};
@@ -86,10 +89,11 @@ static int make_limiters(struct server *s)
 	s->account_tries = limiter_new(&account_tries);
 	s->address_tries = limiter_new(&address_tries);
 	s->registrations = limiter_new(&registrations);
+	s->renewals = limiter_new(&renewals);
 	s->fetch_asks = limiter_new(&fetch_asks);
 	s->fetch_domains = limiter_new(&fetch_domains);
 	if (!s->accepts || !s->account_tries || !s->address_tries || !s->registrations ||
-	    !s->fetch_asks || !s->fetch_domains)
+	    !s->renewals || !s->fetch_asks || !s->fetch_domains)
 		return -ENOMEM;
 	return 0;
 }
@@ -100,6 +104,7 @@ static void free_limiters(struct server *s)
 	limiter_free(s->account_tries);
 	limiter_free(s->address_tries);
 	limiter_free(s->registrations);
+	limiter_free(s->renewals);
 	limiter_free(s->fetch_asks);
 	limiter_free(s->fetch_domains);
 }

@@ -113,6 +113,7 @@ struct server {
 	struct limiter *address_tries; /* passwords and invites, per network address */
 	struct limiter *account_tries; /* passwords, per account */
 	struct limiter *registrations; /* per network address */
+	struct limiter *renewals;      /* of certificates, per account: all its machines */
 	struct limiter *fetch_asks;    /* certificates of other domains, per network address */
 	struct limiter *fetch_domains; /* failures, per domain */
 	struct log_limit log_client, log_refused, log_trust;
@@ -202,6 +203,7 @@ struct client *client_of_end(const struct relay_end *end);
 
 void account_sign(struct client *c, uint64_t ask, const struct q2q_call *call);
 void account_add_user(struct client *c, uint64_t ask, const struct q2q_call *call);
+void account_renew(struct client *c, uint64_t ask, const struct q2q_call *call);
 /* 0, or the enum crypto_verify that refuses a certificate of ours. */
 int account_judge(struct server *s, const struct q2q_address *address,
 		  const struct crypto_cert *cert);

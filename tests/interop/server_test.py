@@ -2,6 +2,7 @@
 """q2q-server, the real program, on loopback with a data directory of its own."""
 
 import base64
+import datetime
 import hashlib
 import json
 import os
@@ -10,6 +11,7 @@ import random
 import shutil
 import signal
 import socket
+import sqlite3
 import stat
 import struct
 import subprocess
@@ -575,6 +577,84 @@ def revoked_machines_are_out_and_the_account_authorizes_again(shared):
     assert all(c["revoked"] for c in shared.json("user", "show", "ines")["certificates"][:2])
 
 
+def ends(der):
+    naive = x509.load_der_x509_certificate(der).not_valid_after
+    return naive.replace(tzinfo=datetime.timezone.utc).timestamp()
+
+
+def renewed(peer, identity, cn=None):
+    return peer.call("q2q-tun-renew", certificate_request=identity.request(cn))["certificate"]
+
+
+def a_good_certificate_gets_a_successor_without_the_password(shared):
+    with shared.user("rita") as rita:
+        time.sleep(1.1)  # dates are whole seconds
+        der = renewed(rita, rita.identity)
+        assert ends(der) > ends(rita.identity.der)
+        assert x509.load_der_x509_certificate(der).public_key().public_numbers() == \
+            rita.identity.key.public_key().public_numbers()
+        rita.identity.der = der
+        shared.login(rita.identity).call("source-ip")
+        # It is logged like those for a password.
+        assert len(shared.json("user", "show", "rita")["certificates"]) == 2
+        # Not for another key, another name, or what makes no sense.
+        fails("BadCertificateRequest", renewed, rita, Identity(rita.address))
+        fails("BadCertificateRequest", renewed, rita, rita.identity, "leo@" + DOMAIN)
+        fails("BadCertificateRequest", rita.call, "q2q-tun-renew", certificate_request="junk")
+        rita.call("source-ip")
+        # Nor for ever.
+        fails("TooManyAttempts", lambda: [renewed(rita, rita.identity) for _ in range(40)])
+    with shared.anonymous() as nobody:
+        fails("NotAllowed", renewed, nobody, rita.identity)
+    with Peer(shared.port) as clear:
+        clear.ask("q2q-tun-renew", certificate_request=rita.identity.request())
+        assert clear.is_closed()
+
+
+def no_successor_for_who_may_not_be_here_any_more(shared):
+    server = Server().init().start()
+    # Behind the server's back, which would end the connection at once.
+    store = sqlite3.connect(os.path.join(server.dir, "store.db"), isolation_level=None)
+    with server.user("sven") as sven:
+        store.execute("UPDATE user SET disabled = 1 WHERE name = 'sven'")
+        assert "disabled" in fails("NotAllowed", renewed, sven, sven.identity)
+        store.execute("UPDATE user SET disabled = 0 WHERE name = 'sven'")
+        renewed(sven, sven.identity)
+        store.execute("UPDATE cert SET revoked = 1 WHERE address = ?", (sven.address,))
+        assert "revoked" in fails("NotAllowed", renewed, sven, sven.identity)
+    store.close()
+    server.stop()
+    server.configure("certificate-lifetime = 10s\n")
+    server.start()
+    # Ten seconds later it has expired: the connection is ended, and no other is let in.
+    with server.user("tara") as tara:
+        assert tara.is_closed()
+        assert time.time() >= ends(tara.identity.der)
+    refused(server.login, tara.identity)
+    server.stop()
+    server.configure("certificate-renewal = no\n")
+    server.start()
+    with server.user("uwe") as uwe:
+        assert "password" in fails("NotAllowed", renewed, uwe, uwe.identity)
+    server.remove()
+
+
+def the_lifetime_of_certificates_can_be_chosen(shared):
+    server = Server().init()
+    for text, wanted in (("certificate-lifetime = 12h", 12 * 3600), ("certificate-days = 3", 3 * 86400)):
+        server.configure(text + "\n")
+        server.start()
+        account = "a%d" % wanted
+        server.add(account)
+        left = ends(server.sign(account).der) - time.time()
+        assert wanted - 60 < left <= wanted + 1, left
+        server.stop()
+    for text in ("certificate-lifetime = never", "certificate-lifetime = 1s", "certificate-days = 0"):
+        server.configure(text + "\n")
+        assert server.command("status").returncode == 2, text
+    server.remove()
+
+
 def a_new_password_counts_at_once(shared):
     shared.add("finn")
     shared.ok("user", "passwd", "finn", "--password-file", "-", stdin="another passphrase\n")
@@ -1007,6 +1087,9 @@ TESTS = [
     a_disabled_account_is_out_at_once_and_may_come_back,
     a_removed_account_is_out_for_good_even_if_the_name_comes_back,
     revoked_machines_are_out_and_the_account_authorizes_again,
+    a_good_certificate_gets_a_successor_without_the_password,
+    no_successor_for_who_may_not_be_here_any_more,
+    the_lifetime_of_certificates_can_be_chosen,
     a_new_password_counts_at_once,
     certificates_of_others_are_refused,
     other_domains_are_not_served,
