@@ -101,9 +101,7 @@ void command_identity_import(struct op *op)
 			 "that is not a certificate of a Q2Q address and its private key");
 		return;
 	}
-	r = identities_add(&op->daemon->identities, &address, cert, key, &id);
-	if (!r)
-		r = hub_identity_changed(op->daemon, id);
+	r = hub_identity_set(op->daemon, &address, cert, key, &id);
 	if (r)
 		op_failf(op, CTL_FAILED, NULL, "cannot store %s: %s", address.text, strerror(-r));
 	else

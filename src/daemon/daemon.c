@@ -348,6 +348,7 @@ static void stop_services(struct daemon *d)
 	upkeep_stop(d);
 	peers_fini(d);
 	hub_stop(d);
+	renew_stop(d);
 	lifetime_stop(d);
 	portmap_stop(d);
 	streams_stop(d);

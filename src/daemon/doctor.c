@@ -488,9 +488,24 @@ static void judge_udp(json_t *findings, const struct daemon *d)
 			"the NAT of this network gives another port to each destination");
 }
 
+static const char *time_left(int64_t left_s, char out[static 32])
+{
+	if (left_s >= 2 * 86400)
+		snprintf(out, 32, "%lld days", (long long)(left_s / 86400));
+	else if (left_s >= 2 * 3600)
+		snprintf(out, 32, "%lld hours", (long long)(left_s / 3600));
+	else
+		snprintf(out, 32, "%lld minutes", (long long)(left_s / 60));
+	return out;
+}
+
 static void judge_certificate(json_t *findings, const struct identity *id)
 {
 	const int64_t now_s = wall_clock_s(), until_s = crypto_cert_not_after_s(id->cert);
+	const int64_t life_s = until_s - crypto_cert_not_before_s(id->cert);
+	/* A short one is renewed when a third is left. */
+	const int64_t soon_s = life_s / 6 < CERTIFICATE_SOON_S ? life_s / 6 : CERTIFICATE_SOON_S;
+	char left[32];
 
 	if (now_s >= until_s)
 		finding(findings, "problem", "q2q-tun authorize ADDRESS",
@@ -499,13 +514,14 @@ static void judge_certificate(json_t *findings, const struct identity *id)
 		finding(findings, "problem", "set this machine's clock (timedatectl)",
 			"the certificate of %s is not valid yet: the clock of this machine is slow",
 			id->address.text);
-	else if (until_s - now_s < CERTIFICATE_SOON_S)
+	else if (renew_is_refused(id) || until_s - now_s < soon_s)
 		finding(findings, "warning", "q2q-tun authorize ADDRESS",
-			"the certificate of %s ends in %lld days", id->address.text,
-			(long long)((until_s - now_s) / 86400));
+			"the certificate of %s ends in %s%s", id->address.text,
+			time_left(until_s - now_s, left),
+			renew_is_refused(id) ? ", and its server does not renew it" : "");
 	else
-		finding(findings, "ok", "", "the certificate of %s is good for %lld days",
-			id->address.text, (long long)((until_s - now_s) / 86400));
+		finding(findings, "ok", "", "the certificate of %s is good for %s",
+			id->address.text, time_left(until_s - now_s, left));
 }
 
 /* A network of ours in the range that peers' addresses come from. */

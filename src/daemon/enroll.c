@@ -95,9 +95,7 @@ static void signed_by_server(struct enroll *e, const struct amp_value *der)
 			 r > 0 ? crypto_verify_text((enum crypto_verify)r) : strerror(-r));
 		return;
 	}
-	r = identities_add(&d->identities, &e->address, cert, e->key, &identity);
-	if (!r)
-		r = hub_identity_changed(d, identity);
+	r = hub_identity_set(d, &e->address, cert, e->key, &identity);
 	if (r) {
 		fault(e, "store the certificate", r);
 		return;

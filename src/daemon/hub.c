@@ -75,6 +75,8 @@ static void hub_ready(struct hub_link *h)
 	h->ready_us = net_loop_now_us(h->daemon->loop);
 	h->problem.code = CTL_DONE;
 	tell_servers(h);
+	if (h->own)
+		renew_plan(h->daemon, h->identity);
 	wake_links(h);
 	control_event(h->daemon, json_pack("{s:s,s:s}", "server", h->domain, "state", "connected"));
 }
@@ -159,6 +161,8 @@ static void on_event(void *user, struct serverlink *l, const struct q2q_event *e
 			channel_answered(h, event);
 		else if (event->command == Q2Q_LISTEN)
 			listen_answered(h, event);
+		else if (event->command == Q2Q_RENEW)
+			renew_answered(h, event);
 		return;
 	case Q2Q_EVENT_ERROR:
 		if (event->command == Q2Q_INBOUND) {
@@ -166,6 +170,8 @@ static void on_event(void *user, struct serverlink *l, const struct q2q_event *e
 			ask_over(h);
 		} else if (event->command == Q2Q_LISTEN)
 			listen_answered(h, event);
+		else if (event->command == Q2Q_RENEW)
+			renew_answered(h, event);
 		return;
 	default:
 		return;
@@ -362,7 +368,8 @@ void hub_stop(struct daemon *d)
 		hub_free(h);
 }
 
-int hub_identity_changed(struct daemon *d, struct identity *identity)
+/* Its certificate, or its key too, are others now. */
+static int identity_changed(struct daemon *d, struct identity *identity)
 {
 	struct hub_link *h, *next;
 	struct link *link;
@@ -376,6 +383,19 @@ int hub_identity_changed(struct daemon *d, struct identity *identity)
 		if (link->identity == identity)
 			session_set_identity(link_session(link), identity->tls_ptcp, identity->key);
 	return hub_get(d, identity, identity->address.domain) ? 0 : -ENOMEM;
+}
+
+int hub_identity_set(struct daemon *d, const struct q2q_address *address, struct crypto_cert *cert,
+		     struct crypto_key *key, struct identity **ret_identity)
+{
+	struct link *link;
+	int r;
+
+	/* Workers stand still while the key that their sessions use is exchanged. */
+	LIST_FOREACH (link, &d->links, entry)
+		link_enter(link);
+	r = identities_add(&d->identities, address, cert, key, ret_identity);
+	return r ? r : identity_changed(d, *ret_identity);
 }
 
 struct hub_link *hub_of_route(struct daemon *d, const void *route)

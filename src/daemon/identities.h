@@ -13,13 +13,15 @@
 
 #define IDENTITIES_MAX 32
 
+struct renewal;
+
 struct identity {
 	struct q2q_address address;
 	struct crypto_cert *cert;
 	struct crypto_key *key;
 	struct crypto_tls_context *tls;      /* control connections */
 	struct crypto_tls_context *tls_ptcp; /* associations: TLS 1.3 alone */
-	void *own_link;                      /* struct serverlink: to the own server */
+	struct renewal *renewal;             /* renew.c's, which frees it; NULL: none yet */
 	TAILQ_ENTRY(identity) entry;
 };
 

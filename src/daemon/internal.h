@@ -9,6 +9,7 @@
  *   requests.c    who asked in vain               serverlink.c  one control connection
  *   lanes.c       its two ways to the server
  *   hub.c         the connections that we keep    ask.c         asking for peers
+ *   renew.c       certificates that end soon
  *   inbound.c     what servers ask and tell
  *   links.c       one peer's session and its pump
  *   index.c       which session a datagram is for
@@ -262,8 +263,16 @@ void ask_error(struct hub_link *h, const struct q2q_event *event);
 void hub_call(struct hub_link *h, const struct q2q_event *event);
 int hub_start(struct daemon *d); /* own connections of all identities */
 void hub_stop(struct daemon *d);
-/* An identity came, or has a new certificate. */
-int hub_identity_changed(struct daemon *d, struct identity *identity);
+/* Takes a certificate into use and onto disk, for a new identity or one that is there: faults as
+ * identities_add(). Connections to servers are made anew, tunnels stay. */
+int hub_identity_set(struct daemon *d, const struct q2q_address *address, struct crypto_cert *cert,
+		     struct crypto_key *key, struct identity **ret_identity);
+/* renew.c: the identity's own server is connected; what it said of q2q-tun-renew; the end. */
+void renew_plan(struct daemon *d, struct identity *identity);
+void renew_answered(struct hub_link *h, const struct q2q_event *event);
+void renew_stop(struct daemon *d);
+/* The server was asked, and does not renew it. */
+bool renew_is_refused(const struct identity *identity);
 /* Finds or opens. NULL: no memory. */
 struct hub_link *hub_get(struct daemon *d, struct identity *identity, const char *domain);
 struct hub_link *hub_own(struct daemon *d, const struct identity *identity);

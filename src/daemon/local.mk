@@ -37,6 +37,7 @@ src_daemon_libdaemon_la_SOURCES = \
 	src/daemon/portmap.c \
 	src/daemon/problem.c \
 	src/daemon/reload.c \
+	src/daemon/renew.c \
 	src/daemon/requests.c \
 	src/daemon/serverlink.c \
 	src/daemon/status.c \

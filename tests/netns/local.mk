@@ -17,6 +17,7 @@ NETNS_TESTS = \
 	tests/netns/portmap_others.sh \
 	tests/netns/relay.sh \
 	tests/netns/reload.sh \
+	tests/netns/renew.sh \
 	tests/netns/resilience.sh \
 	tests/netns/roam.sh \
 	tests/netns/six.sh \

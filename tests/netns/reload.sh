@@ -39,7 +39,7 @@ association() {
 }
 alice_before=$(association alice)
 bob_before=$(association bob)
-spawn alice ping.log ping -i 0.02 -W 5 bob.server.test.q2q
+spawn alice ping.log ping -i 0.02 -W 5 "$(status_of alice "['peers'][0]['ipv4']")"
 ping_pid=$SPAWNED_PID
 
 for host in alice bob; do
