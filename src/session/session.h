@@ -104,7 +104,7 @@ int offer_decode(const void *data, size_t data_bytes, struct offer *ret_offer);
  * WAITING     wanted; the next attempt has a time
  * RENDEZVOUS  we asked, or answered, and wait for the peer's offer
  * CONNECTING  an association exists and is in its handshake
- * UP          packets flow
+ * UP          packets may leave; the peer's are taken once its TLS is complete (doc/session.md)
  * STALLED     the association lives, but no path works; a new rendezvous is tried
  * CLOSING     the peer is being told
  */

@@ -141,11 +141,13 @@ static void step(struct world *w, uint64_t for_us)
 	w->now_us = max_u64(w->now_us, end_us);
 }
 
-static void start(struct world *w)
+/* Early: the server has begun, and nothing of it has come through yet. */
+static void start(struct world *w, bool early)
 {
 	w->now_us = 1000000;
 	for (int i = 0; i < 2; i++) {
 		struct ptcp_config c = { .role = i == 0 ? PTCP_CLIENT : PTCP_SERVER,
+					 .early = early,
 					 .random_seed = { 1, (uint64_t)i },
 					 .receive_memory_bytes = 400000,
 					 .send_memory_bytes = 400000,
@@ -157,6 +159,8 @@ static void start(struct world *w)
 					 .congestion_control = i ? PTCP_CC_CUBIC : PTCP_CC_BBR };
 
 		w->end[i] = (struct end){ .is_server = i };
+		if (early && i == 1)
+			w->end[i].got = w->end[i].to_send = 20;
 		memset(c.local_cid, 0x10 + i, sizeof(c.local_cid));
 		memset(c.remote_cid, 0x10 + !i, sizeof(c.remote_cid));
 		c.crypto = (struct ptcp_crypto){ &w->end[i], tls_input, tls_output, tls_done,
@@ -165,8 +169,10 @@ static void start(struct world *w)
 		assert(w->end[i].a);
 		ptcp_path_add(w->end[i].a, 1, PTCP_PATH_DIRECT, 1472, w->now_us);
 	}
-	step(w, 10000);
-	assert(ptcp_assoc_state(w->end[0].a) == PTCP_ESTABLISHED);
+	w->drop_mask = early ? 0xff : 0;
+	step(w, early ? 1 : 10000);
+	w->drop_mask = 0;
+	assert(early || ptcp_assoc_state(w->end[0].a) == PTCP_ESTABLISHED);
 	assert(ptcp_assoc_state(w->end[1].a) == PTCP_ESTABLISHED);
 	ptcp_listen(w->end[1].a, 80, NULL, 4, w->now_us);
 	w->pn[0] = w->pn[1] = 100000;
@@ -301,7 +307,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t data_bytes)
 	struct reader r = reader_over(data, data_bytes);
 
 	memset(&w, 0, sizeof(w));
-	start(&w);
+	start(&w, data_bytes > 0 && (data[0] & 0x20) != 0);
 	run_script(&w, &r);
 	step(&w, 100000);
 	w.drop_mask = 0;
