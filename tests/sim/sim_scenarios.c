@@ -122,8 +122,8 @@ static uint64_t time_of_servers_stream(bool early)
 	plan_messages(s.server, 20, 1000);
 	begin(&s);
 	assert_true(sim_run(s.w, 10 * US_PER_S, streams_done));
-	const uint64_t took_us = max_u64(stream->side[0].finished_us, stream->side[1].finished_us) -
-				 US_PER_S;
+	const uint64_t took_us =
+		max_u64(stream->side[0].finished_us, stream->side[1].finished_us) - US_PER_S;
 	sim_run(s.w, US_PER_S, NULL);
 	assert_int_equal(s.client->messages.n_seen, 20);
 	assert_int_equal(s.server->n_verified, 1);
