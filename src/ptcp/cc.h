@@ -47,6 +47,7 @@ enum bbr_mode {
 	BBR_PROBE_CRUISE,
 	BBR_PROBE_UP,
 	BBR_PROBE_RTT,
+	BBR_COMPETE, /* with a sender that fills the queue */
 	BBR_MODE_COUNT
 };
 
@@ -69,6 +70,8 @@ struct bbr {
 		uint64_t end_bytes, start_us, start_bytes;
 		uint64_t acked_bytes, lost_bytes, in_flight, min_rtt_us;
 		unsigned lost_packets, ce_packets;
+		uint64_t rtt_sum_us; /* of n_rtt samples */
+		unsigned n_rtt;
 		bool app_limited, punished, congested;
 	} now;
 	uint64_t last_in_flight; /* most of it in the round before */
@@ -92,6 +95,16 @@ struct bbr {
 	uint32_t phase_round, probe_round;
 	/* Bound learnt from losses far above the BDP: the receiver's socket buffer; grows back. */
 	uint64_t buffer_cap, buffer_cap_us;
+	/* In COMPETE. */
+	struct {
+		uint64_t window, undo;
+		uint64_t capacity; /* of the bottleneck, bytes per second; 0: unknown */
+		uint64_t loss_us;  /* the last */
+		/* The dip: when next, from what, and round trips before and in it. */
+		uint64_t dip_us, full, before_us, dipped_us;
+		unsigned n_empty; /* rounds in a row without a queue */
+		uint8_t step;     /* its round, from 1 on; 0: none */
+	} fair;
 	uint64_t min_rtt_us, min_rtt_stamp_us, probe_min_us, probe_min_before_us;
 	uint64_t probe_rtt_end_us; /* 0: not drained yet */
 	uint64_t saved_cwnd;

@@ -16,8 +16,8 @@
  *   or where far more is lost than any link loses by itself.
  * - In CRUISE a queue that stands for a whole round trip is drained: the rate goes a little below
  *   what was delivered, and then up again by small steps. So the path is used fully, and the queue
- * is nearly empty. Where the queue does not shrink by that, somebody else fills it; then we hold
- * our rate, and answer to loss alone, for else we would starve.
+ *   is nearly empty. Where the queue does not shrink by that, somebody else fills it; then we hold
+ *   our rate, and where it is long or overflows, COMPETE for our share.
  * - Paths with a round trip below 1 ms are limited by CPUs, not by the network: the queue is no
  *   signal there, the window is computed for 1 ms, and PROBE_RTT is left out.
  */
@@ -63,6 +63,20 @@
 #define STEP_PACKETS       4               /* per round trip, when the rate goes up again */
 #define SHY_US             (10 * US_PER_S) /* after loss or marks, before more than the best is tried */
 #define IDLE_US            (5 * US_PER_S)
+#define FAIR_BETA          GAIN(0.7)
+#define FAIR_BETA_POOR     GAIN(0.85)
+#define FAIR_POOR          GAIN(0.42) /* of the path; less is less than a fair share */
+#define FAIR_RICH          GAIN(0.5)
+#define FAIR_TOO_RICH      GAIN(0.55)
+#define FAIR_ALONE         GAIN(0.85)
+#define FAIR_QUEUE         5 /* tolerances: a queue that loss need not prove */
+#define FAIR_QUIET_US      (30 * US_PER_S)
+#define FAIR_EMPTY_ROUNDS  6
+#define FAIR_PACING        GAIN(1.1)
+#define DIP_GAIN           GAIN(0.75)
+#define DIP_ROUNDS         4
+#define DIP_STEADY         32 /* that part of a round trip may differ before and after */
+#define DIP_WAIT_US        (3 * US_PER_S)
 
 static uint64_t gained(uint64_t value, uint64_t gain)
 {
@@ -196,6 +210,8 @@ static void note_span(struct bbr *b, const struct cc_ack *ack)
 		b->n_span[0] = 0;
 	}
 	b->n_span[0]++;
+	b->now.n_rtt++;
+	b->now.rtt_sum_us += ack->rtt_us;
 	b->span_min_us[0] = min_u64(b->span_min_us[0], ack->rtt_us);
 	b->now.min_rtt_us = min_u64(b->now.min_rtt_us, ack->rtt_us);
 }
@@ -204,6 +220,168 @@ static uint64_t queue_now_us(const struct bbr *b)
 {
 	return queue_us(b, min_u64(b->span_min_us[0], b->span_min_us[1]));
 }
+
+/* ---- beside those who fill the queue ------------------------------------------------------------
+ *
+ * Who keeps queues short starves beside who fills them. Where a queue stands that is not ours, we
+ * have a window instead, that grows by what CUBIC's (RFC 9438) grows on average and is cut when
+ * something is lost. Such windows take minutes to become equal. But all who wait in one queue see
+ * it shrink by what one of them leaves out: so every few seconds our window dips for a round trip,
+ * and the part of the round trip that goes with it tells our share of the path. With less than a
+ * fair one the window grows faster, and is cut by less; with more it does not grow.
+ */
+
+static void enter(struct bbr *b, enum bbr_mode mode, uint64_t now_us)
+{
+	b->mode = (uint8_t)mode;
+	b->phase_us = now_us;
+	b->phase_round = b->round;
+}
+
+static void enter_probe_rtt(struct cc *cc, uint64_t now_us)
+{
+	struct bbr *b = &cc->bbr;
+
+	b->saved_cwnd = cc->cwnd_bytes;
+	b->probe_rtt_end_us = 0;
+	b->probe_min_us = NEVER_US;
+	enter(b, BBR_PROBE_RTT, now_us);
+}
+
+static uint64_t mean_rtt_us(const struct bbr *b)
+{
+	return b->now.n_rtt > 0 ? max_u64(b->now.rtt_sum_us / b->now.n_rtt, 1) : 0;
+}
+
+static void compete(struct cc *cc, uint64_t now_us)
+{
+	struct bbr *b = &cc->bbr;
+
+	memset(&b->fair, 0, sizeof(b->fair));
+	b->fair.window = max_u64(gained(b->now.in_flight, FAIR_BETA), cwnd_min(cc));
+	b->fair.loss_us = b->fair.dip_us = now_us;
+	b->competing = false;
+	b->n_stuck = 0;
+	b->bounds.inflight_hi = NEVER_US;
+	lift_bounds(b);
+	enter(b, BBR_COMPETE, now_us);
+}
+
+/* The share of the path that we have, of 256; as long as it is unknown, a fair one. */
+static uint64_t share_of(const struct bbr *b, uint64_t rate)
+{
+	return b->fair.capacity == 0 ? FAIR_POOR : min_u64(rate * 256 / b->fair.capacity, 256);
+}
+
+/*
+ * The rounds of a dip. What leaves in the first has less of ours in front of it, as is seen in the
+ * second; in the fourth all is again as it was. What others changed meanwhile is taken for steady,
+ * so the mean of before and after is what would have been without the dip. True when the share is
+ * known.
+ */
+static bool dip(struct bbr *b, uint64_t *ret_share, uint64_t now_us)
+{
+	const uint64_t rtt_us = mean_rtt_us(b);
+
+	if (b->fair.step == 1)
+		b->fair.before_us = rtt_us;
+	else if (b->fair.step == 2)
+		b->fair.dipped_us = rtt_us;
+	if (b->fair.step++ < DIP_ROUNDS)
+		return false;
+	b->fair.step = 0;
+
+	const uint64_t us = (b->fair.before_us + rtt_us) / 2;
+	if (max_u64(b->fair.before_us, rtt_us) > us + us / DIP_STEADY)
+		return false;
+	const uint64_t less_us = us - min_u64(us, b->fair.dipped_us);
+	const uint64_t share = min_u64(256 * less_us * 256 / (us * (256 - DIP_GAIN)), 256);
+	const uint64_t capacity = b->fair.full * US_PER_S / us * 256 / max_u64(share, 8);
+	b->fair.dip_us = now_us + DIP_WAIT_US;
+	b->fair.capacity = b->fair.capacity == 0 ? capacity : (b->fair.capacity + capacity) / 2;
+	*ret_share = share;
+	return true;
+}
+
+static uint64_t icbrt(uint64_t v)
+{
+	uint64_t root = 0;
+
+	for (uint64_t bit = UINT64_C(1) << 20; bit != 0; bit >>= 1)
+		if ((root | bit) * (root | bit) * (root | bit) <= v)
+			root |= bit;
+	return root;
+}
+
+/*
+ * By a round. Between two cuts CUBIC with a window of w packets grows by 0.3 w within
+ * cbrt(0.3 w / 0.4) seconds: on average 0.33 w^(2/3) a second.
+ */
+static void grow_window(struct cc *cc, uint64_t share, bool queued)
+{
+	struct bbr *b = &cc->bbr;
+	uint64_t *const window = &b->fair.window;
+	const uint64_t n = min_u64(*window / cc->mtu_bytes, 1000000);
+	const uint64_t milli_per_s = icbrt(n * n * 1000000) * 330 / 100;
+
+	if (queued && share >= FAIR_TOO_RICH)
+		*window = max_u64(*window - *window / 32, cwnd_min(cc));
+	if (queued && share >= FAIR_RICH)
+		return;
+	*window += max_u64(milli_per_s * cc->mtu_bytes / 1000 * mean_rtt_us(b) / US_PER_S,
+			   cc->mtu_bytes / 2);
+	if (!queued || share < FAIR_POOR)
+		*window += *window / 16;
+}
+
+static void cut_window(struct cc *cc, uint64_t share, uint64_t now_us)
+{
+	struct bbr *b = &cc->bbr;
+	const uint64_t used = min_u64(b->fair.window, b->now.in_flight);
+
+	b->fair.undo = b->fair.window;
+	b->undo = b->bounds;
+	b->undo_bytes = b->undo_left_bytes = b->now.lost_bytes;
+	b->fair.window =
+		max_u64(gained(used, share < FAIR_POOR ? FAIR_BETA_POOR : FAIR_BETA), cwnd_min(cc));
+	b->fair.loss_us = now_us;
+	b->fair.step = 0;
+	b->calm_round = b->round + 1;
+}
+
+/* Once per round. */
+static void judge_competition(struct cc *cc, uint64_t rate, bool lost, uint64_t now_us)
+{
+	struct bbr *b = &cc->bbr;
+	const bool queued = queue_us(b, b->now.min_rtt_us) > tolerance_us(b);
+	const bool calm = (int32_t)(b->round - b->calm_round) > 0;
+	uint64_t share = share_of(b, rate);
+
+	/* A dip is no reason for an empty queue, unless it was short before. */
+	if (b->fair.step == 0)
+		b->fair.n_empty = queued ? 0 : b->fair.n_empty + 1;
+	if (b->fair.n_empty >= FAIR_EMPTY_ROUNDS || (b->fair.step == 2 && !queued)) {
+		enter(b, BBR_DRAIN, now_us);
+	} else if (now_us - b->fair.loss_us > FAIR_QUIET_US) {
+		enter_probe_rtt(cc, now_us);
+	} else if (calm && (lost || b->now.ce_packets > 0)) {
+		cut_window(cc, share, now_us);
+	} else if (b->now.n_rtt == 0) {
+		b->fair.step = 0;
+	} else if (b->fair.step > 0) {
+		/* It was our own queue; or the path is longer now than we think. */
+		if (dip(b, &share, now_us) && share >= FAIR_ALONE)
+			enter_probe_rtt(cc, now_us);
+	} else if (calm && now_us >= b->fair.dip_us) {
+		b->fair.step = 1;
+		b->fair.full = min_u64(b->fair.window, b->now.in_flight);
+	} else if (b->now.in_flight + quantum(cc) >= b->fair.window) {
+		grow_window(cc, share, queued);
+	}
+}
+
+/* ---- keeping it short ---------------------------------------------------------------------------
+ */
 
 /* Slow where the last queue began, faster below, and after a while above. */
 static unsigned n_steps(const struct bbr *b)
@@ -246,8 +424,15 @@ static void hold_queue_short(struct cc *cc, uint64_t delivered_rate, uint64_t no
 		b->knee_rate = delivered_rate;
 	b->n_calm = 0;
 	/* A queue that a lower rate does not drain is somebody else's. */
-	b->n_stuck = queue + tolerance_us(b) / 4 >= b->queue_before_us ? b->n_stuck + 1 : 0;
+	b->n_stuck = queue + max_u64(tolerance_us(b) / 4, queue / 8) >= b->queue_before_us
+			     ? b->n_stuck + 1
+			     : 0;
 	b->queue_before_us = queue;
+	if (b->n_stuck >= STUCK_ROUNDS &&
+	    queue > max_u64(FAIR_QUEUE * tolerance_us(b), b->min_rtt_us / 2)) {
+		compete(cc, now_us);
+		return;
+	}
 	if (b->n_stuck >= STUCK_ROUNDS && !b->competing) {
 		b->competing = true;
 		b->competing_until_us = now_us + COMPETING_US;
@@ -289,6 +474,16 @@ static bool lost_more_than(const struct cc *cc, unsigned percent)
 	const uint64_t sent = b->now.acked_bytes + b->now.lost_bytes;
 	const uint64_t share = b->noise + b->noise / 2 + UINT64_C(100) * percent;
 	const uint64_t n_expected = sent * share / (10000 * (uint64_t)cc->mtu_bytes);
+	return b->now.lost_packets > n_expected + 2 * isqrt(n_expected);
+}
+
+/* More than chance explains. */
+static bool lost_at_all(const struct cc *cc)
+{
+	const struct bbr *b = &cc->bbr;
+	const uint64_t sent = b->now.acked_bytes + b->now.lost_bytes;
+	const uint64_t n_expected = sent * b->noise * 3 / 2 / (10000 * (uint64_t)cc->mtu_bytes);
+
 	return b->now.lost_packets > n_expected + 2 * isqrt(n_expected);
 }
 
@@ -356,6 +551,14 @@ static void judge_buffer(struct cc *cc, uint64_t now_us)
 /* ---- rounds
  * --------------------------------------------------------------------------------------- */
 
+static void advance_tick(struct bbr *b, uint64_t now_us)
+{
+	if (now_us - b->tick_us < TICK_MIN_US)
+		return;
+	b->tick++;
+	b->tick_us = now_us;
+}
+
 static void judge_round(struct cc *cc, const struct cc_ack *ack)
 {
 	struct bbr *b = &cc->bbr;
@@ -364,6 +567,17 @@ static void judge_round(struct cc *cc, const struct cc_ack *ack)
 	const bool queued = queue_us(b, b->now.min_rtt_us) > tolerance_us(b);
 
 	judge_buffer(cc, ack->now_us);
+	const bool lost = lost_at_all(cc);
+	if (b->mode == BBR_COMPETE) {
+		judge_competition(cc, rate, lost, ack->now_us);
+		if (ack->now_us - b->tick_us > PROBE_WAIT_US)
+			advance_tick(b, ack->now_us);
+		return;
+	}
+	if (lost && queued && b->competing) {
+		compete(cc, ack->now_us);
+		return;
+	}
 	/* Far less comes than was measured once, and not for a queue: whatever the reason, it is
 	 * what there is. */
 	b->n_low = !queued && !b->now.app_limited && rate < rate_now(b) / 4 * 3 ? b->n_low + 1 : 0;
@@ -408,14 +622,6 @@ static bool update_round(struct cc *cc, const struct cc_ack *ack)
 	return true;
 }
 
-static void advance_tick(struct bbr *b, uint64_t now_us)
-{
-	if (now_us - b->tick_us < TICK_MIN_US)
-		return;
-	b->tick++;
-	b->tick_us = now_us;
-}
-
 static void update_rate(struct cc *cc, const struct cc_ack *ack)
 {
 	struct bbr *b = &cc->bbr;
@@ -450,13 +656,6 @@ static void update_extra(struct cc *cc, const struct cc_ack *ack)
 
 /* ---- modes
  * ---------------------------------------------------------------------------------------- */
-
-static void enter(struct bbr *b, enum bbr_mode mode, uint64_t now_us)
-{
-	b->mode = (uint8_t)mode;
-	b->phase_us = now_us;
-	b->phase_round = b->round;
-}
 
 static void enter_startup(struct bbr *b, uint64_t now_us)
 {
@@ -594,17 +793,15 @@ static void update_min_rtt(struct cc *cc, const struct cc_ack *ack)
 		b->min_rtt_us = ack->rtt_us;
 	if (ack->rtt_us <= b->min_rtt_us + tolerance_us(b) / 2)
 		b->min_rtt_stamp_us = ack->now_us;
-	if (b->mode == BBR_PROBE_RTT || ack->now_us < b->min_rtt_stamp_us + MIN_RTT_STALE_US)
+	if (b->mode == BBR_PROBE_RTT || b->mode == BBR_COMPETE ||
+	    ack->now_us < b->min_rtt_stamp_us + MIN_RTT_STALE_US)
 		return;
 	if (is_tiny(b)) {
 		b->min_rtt_us = ack->rtt_us;
 		b->min_rtt_stamp_us = ack->now_us;
 		return;
 	}
-	b->saved_cwnd = cc->cwnd_bytes;
-	b->probe_rtt_end_us = 0;
-	b->probe_min_us = NEVER_US;
-	enter(b, BBR_PROBE_RTT, ack->now_us);
+	enter_probe_rtt(cc, ack->now_us);
 }
 
 static void update_mode(struct cc *cc, const struct cc_ack *ack, bool round_start)
@@ -635,6 +832,7 @@ static void update_mode(struct cc *cc, const struct cc_ack *ack, bool round_star
 	case BBR_PROBE_RTT:
 		probe_rtt(cc, ack);
 		break;
+	case BBR_COMPETE:
 	case BBR_MODE_COUNT:
 		break;
 	}
@@ -669,15 +867,22 @@ static uint64_t pacing_gain(const struct bbr *b)
 		return UP_GAIN;
 	case BBR_PROBE_CRUISE:
 	case BBR_PROBE_RTT:
+	case BBR_COMPETE:
 	case BBR_MODE_COUNT:
 		break;
 	}
 	return GAIN(1);
 }
 
-static void set_pacing_rate(struct cc *cc)
+static void set_pacing_rate(struct cc *cc, uint64_t srtt_us)
 {
 	const struct bbr *b = &cc->bbr;
+
+	if (b->mode == BBR_COMPETE) {
+		cc->pacing_rate =
+			gained(b->fair.window * US_PER_S / max_u64(srtt_us, 1), FAIR_PACING);
+		return;
+	}
 	const uint64_t rate = gained(rate_now(b), pacing_gain(b));
 
 	if (cc_max(&b->rate) == 0)
@@ -707,6 +912,11 @@ static void set_cwnd(struct cc *cc, const struct cc_ack *ack)
 				  : b->mode == BBR_PROBE_UP ? UP_CWND_GAIN
 							    : CWND_GAIN);
 
+	if (b->mode == BBR_COMPETE) {
+		cc->cwnd_bytes =
+			b->fair.step == 1 ? gained(b->fair.full, DIP_GAIN) : b->fair.window;
+		return;
+	}
 	target += 3 * quantum(cc) + (b->full_pipe ? cc_max(&b->extra) : 0);
 	if (b->full_pipe)
 		cc->cwnd_bytes = min_u64(cc->cwnd_bytes + ack->acked_bytes, target);
@@ -739,7 +949,7 @@ static void on_ack(struct cc *cc, const struct cc_ack *ack)
 	update_rate(cc, ack);
 	update_extra(cc, ack);
 	update_mode(cc, ack, round_start);
-	set_pacing_rate(cc);
+	set_pacing_rate(cc, ack->srtt_us);
 	set_cwnd(cc, ack);
 }
 
@@ -765,6 +975,8 @@ static void on_spurious(struct cc *cc, uint64_t n_bytes)
 		return;
 	b->bounds = b->undo;
 	b->undo_bytes = 0;
+	if (b->mode == BBR_COMPETE)
+		b->fair.window = max_u64(b->fair.window, b->fair.undo);
 }
 
 /* What was measured long ago is worth the less; a short pause changes nothing. */
@@ -800,8 +1012,8 @@ static void on_collapse(struct cc *cc, uint64_t now_us)
 
 static const char *mode(const struct cc *cc)
 {
-	static const char *const names[] = { "startup", "drain",    "probe-down",
-					     "cruise",  "probe-up", "probe-rtt" };
+	static const char *const names[] = { "startup",  "drain",     "probe-down", "cruise",
+					     "probe-up", "probe-rtt", "compete" };
 
 	static_assert(ARRAY_SIZE(names) == BBR_MODE_COUNT, "a name for each mode");
 	return names[cc->bbr.mode];
