@@ -6,7 +6,7 @@
 #                          it, and TUNNEL_PROGRAM, whose processor time and memory are counted.
 #                          1: not installed, or it does not come up
 #   tunnel_missing NAME    says what is not installed, or nothing
-#   q2q_tun_options NAME   the options of q2q-tund in one of TUNNEL_VARIANTS, one a line; none for q2q-tun itself
+#   q2q_tun_set NAME HOST...   makes q2q-tun there, before it starts, one of TUNNEL_VARIANTS
 #
 # WIREGUARD_GO, NEBULA and YGGDRASIL are paths to other ones than the system's.
 
@@ -228,20 +228,25 @@ json.dump(c, sys.stdout)' $n | on "$host" tee /root/ygg.conf >/dev/null
     TUNNEL_ADDRESS=$(on "$2" "$program" -useconffile /root/ygg.conf -address)
 }
 
-q2q_tun_options() {
-    local file=$LAB_DIR/$1.conf
-    case $1 in
-    q2q-tun-openssl) printf '[daemon]\naead-backend = openssl\n' ;;
-    q2q-tun-no-parity) printf '[network]\nparity = off\n' ;;
-    *) return ;;
-    esac >"$file"
-    echo "--config=$file"
+q2q_tun_set() {
+    local name=$1 host section setting
+    shift
+    case $name in
+    q2q-tun-openssl) section=daemon setting='aead-backend = openssl' ;;
+    q2q-tun-no-parity) section=network setting='parity = off' ;;
+    *) return 0 ;;
+    esac
+    for host in "$@"; do
+        on "$host" sh -c "mkdir -p /etc/q2q-tun && cd /etc/q2q-tun && touch q2q-tun.conf &&
+            { grep -qx '\[$section\]' q2q-tun.conf || echo '[$section]' >>q2q-tun.conf; } &&
+            sed -i '/^\[$section\]/a $setting' q2q-tun.conf" || return
+    done
 }
 
 # tunnel_q2q_tun NAME A B: with the identity server on B
 tunnel_q2q_tun() {
-    local host options
-    mapfile -t options < <(q2q_tun_options "$1")
+    local host
+    q2q_tun_set "$@" || return
     shift
     for host in "$1" "$2"; do
         on "$host" sh -c 'echo "192.0.2.2 server.test" >>/etc/hosts'
@@ -249,7 +254,7 @@ tunnel_q2q_tun() {
     on "$2" q2q-server --data-dir "$LAB_DATA" init server.test >/dev/null &&
         lab_server_start "$2" 192.0.2.2:8788 || return
     for host in "$1" "$2"; do
-        lab_daemon_start "$host" "${options[@]}" &&
+        lab_daemon_start "$host" &&
             lab_register "$host" "$host@server.test" "$2" >/dev/null || return
     done
     on "$2" q2q-tun allow "$1@server.test" --yes >/dev/null &&
