@@ -116,6 +116,10 @@ static void empty_answer(struct link *link, const struct amp_value *status, stru
 			    link->peer->address.domain, peer);
 		problem_hint(p, "is the address written right?");
 		break;
+	case SESSION_WHY_DISABLED:
+		problem_set(p, CTL_DENIED, "the server of %s has disabled the account %s",
+			    link->peer->address.domain, peer);
+		break;
 	case SESSION_WHY_REFUSED:
 		problem_set(p, CTL_DENIED, "%s has not allowed %s to connect", peer, own);
 		problem_hint(p, "on the machine of %s: q2q-tun allow %s", peer, own);

@@ -411,6 +411,7 @@ void command_up(struct op *op)
 	up->direct = peer->path_mode == SESSION_PATH_DIRECT || peer->path_mode == SESSION_PATH_LAN;
 	op->peer = peer;
 	forget_old_problem(op, link);
+	hub_wake_denied(op->daemon, link->identity);
 	session_set_path_mode(link_session(link), peer->path_mode, link_now_us(link));
 	session_want(link_session(link), true, link_now_us(link));
 	links_pump(link);

@@ -12,6 +12,7 @@
 #define RETRY_FIRST_US  (1 * US_PER_S)
 #define RETRY_MAX_US    (30 * US_PER_S)
 #define UNTRUSTED_RETRY (300 * US_PER_S)
+#define DENIED_RETRY_US (60 * US_PER_S) /* an account may be enabled again */
 #define IDLE_US         (60 * US_PER_S)
 
 static struct hub_link *hub_find(struct daemon *d, const struct identity *identity,
@@ -204,8 +205,10 @@ static void plan_retry(struct hub_link *h)
 	/* A NAT that started anew, say. Where the server did, all of its clients come back. */
 	if (h->n_failures == 0 && h->ready_us < now_us && now_us - h->ready_us > LASTED_US)
 		delay_us = RETRY_SOON_US;
-	if (h->problem.code == CTL_UNTRUSTED || h->problem.code == CTL_DENIED)
+	if (h->problem.code == CTL_UNTRUSTED)
 		delay_us = UNTRUSTED_RETRY;
+	if (h->problem.code == CTL_DENIED)
+		delay_us = DENIED_RETRY_US;
 	if (!crypto_random(&jitter, 1))
 		delay_us += delay_us * jitter / (delay_us == RETRY_SOON_US ? 64 : 1024);
 	h->n_failures++;
@@ -268,6 +271,18 @@ void hub_wake(struct hub_link *h)
 	}
 	net_timer_disarm(&h->retry);
 	serverlink_start(h->server);
+}
+
+void hub_wake_denied(struct daemon *d, const struct identity *identity)
+{
+	struct hub_link *h;
+
+	LIST_FOREACH (h, &d->hubs, entry) {
+		if (h->identity != identity || h->problem.code != CTL_DENIED)
+			continue;
+		h->problem.code = CTL_DONE;
+		hub_wake(h);
+	}
 }
 
 void hub_wake_all(struct daemon *d)

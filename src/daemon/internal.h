@@ -283,6 +283,8 @@ void hub_tell_servers(struct daemon *d);
 /* Try now: the user waits, or the network came back. */
 void hub_wake(struct hub_link *h);
 void hub_wake_all(struct daemon *d);
+/* The user tries again: the servers that did not let this identity in may do so now. */
+void hub_wake_denied(struct daemon *d, const struct identity *identity);
 /* Closes those that nobody needed for a while. True: there are some to look at again. */
 bool hub_sweep(struct daemon *d);
 /* The user trusts what the server showed. */

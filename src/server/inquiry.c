@@ -354,9 +354,12 @@ static const char *absent_status(struct server *s, const struct q2q_address *to)
 {
 	struct store_user user;
 	const int rc = store_user_find(s->domain.store, to->resource, &user);
+	const bool disabled = rc == 0 && user.disabled;
 
 	secret_wipe(&user, sizeof(user));
-	return rc == 0 ? "offline" : "unknown";
+	if (rc != 0)
+		return "unknown";
+	return disabled ? "disabled" : "offline";
 }
 
 /* The certificate that goes with the request: what TLS proved, or what a domain vouches for. */

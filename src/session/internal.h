@@ -32,6 +32,7 @@ enum {
 	(6 * US_PER_S) /* from our answer to the peer's offer, which no user delays */
 #define CLOSE_TIMEOUT_US (500 * US_PER_MS)
 #define OPEN_GRACE_US    (8 * US_PER_S)
+#define GONE_NUDGE_US    (6 * US_PER_S) /* longer than who wants the link takes to ask anew */
 
 enum rendezvous_phase {
 	RENDEZVOUS_NONE,

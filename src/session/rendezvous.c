@@ -304,6 +304,7 @@ static int open_pending(struct session *s, const struct offer *theirs, bool keep
 	rendezvous_clear(&s->open);
 	s->open = s->pending;
 	s->open.phase = RENDEZVOUS_OPEN;
+	s->nudge = false;
 	s->open.deadline_us = NEVER_US;
 	session_channel_reset(s, now_us);
 	s->pending = (struct rendezvous){ .deadline_us = NEVER_US, .told_us = NEVER_US };
@@ -362,6 +363,9 @@ void rendezvous_fail(struct session *s, enum session_why why, const char *text, 
 		session_set_why(s, why, text);
 	session_plan_retry(s, why, now_us);
 	session_dispatch(s, INPUT_REST, session_why_name(why), now_us);
+	/* Whoever vouched for the peer does not any more. */
+	if (why == SESSION_WHY_DISABLED)
+		session_close(s, SESSION_CLOSE_DENIED, now_us);
 }
 
 bool session_asks(const struct session *s, const char *request)
@@ -443,7 +447,7 @@ enum session_why session_why_from_status(const char *status, size_t n_bytes)
 	} map[] = {
 		{ "unknown", SESSION_WHY_UNKNOWN }, { "refused", SESSION_WHY_REFUSED },
 		{ "busy", SESSION_WHY_BUSY },       { "down", SESSION_WHY_PEER_DOWN },
-		{ "limited", SESSION_WHY_SERVER },
+		{ "limited", SESSION_WHY_SERVER },  { "disabled", SESSION_WHY_DISABLED },
 	};
 
 	for (size_t i = 0; status && i < ARRAY_SIZE(map); i++)
@@ -580,8 +584,15 @@ int session_gone(struct session *s, const char *id, uint64_t now_us)
 		rendezvous_fail(s, SESSION_WHY_LOST, "the peer's connection to the server ended",
 				now_us);
 	} else if (s->open.phase == RENDEZVOUS_OPEN && !strcmp(s->open.id, id)) {
-		/* Its daemon restarts, or its network changes: a moment later it is back. */
-		open_lost(s, s->open.requester ? US_PER_S : 3 * US_PER_S, now_us);
+		/* Its daemon restarts, or its network changes: a moment later it is back. Where
+		 * only the peer wants the link and does not ask, we do, once: it may have been shut
+		 * out. */
+		s->nudge = s->nudge || (!s->wanted && s->state == SESSION_UP);
+		open_lost(s,
+			  !s->wanted          ? GONE_NUDGE_US
+			  : s->open.requester ? US_PER_S
+					      : 3 * US_PER_S,
+			  now_us);
 	} else {
 		return -ENOENT;
 	}

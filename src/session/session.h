@@ -125,6 +125,7 @@ enum session_why {
 	SESSION_WHY_NONE,
 	SESSION_WHY_OFFLINE,    /* the account exists, its daemon is not there */
 	SESSION_WHY_UNKNOWN,    /* no such account */
+	SESSION_WHY_DISABLED,   /* its server has shut the account out */
 	SESSION_WHY_REFUSED,    /* the peer has not allowed us */
 	SESSION_WHY_BUSY,       /* both asked at once, the peer's attempt goes on */
 	SESSION_WHY_PEER_DOWN,  /* the peer's user took the link down */

@@ -43,6 +43,7 @@ static const struct why {
 	[SESSION_WHY_NONE] = { "none", 0, 60 * US_PER_S },
 	[SESSION_WHY_OFFLINE] = { "offline", 5 * US_PER_S, 60 * US_PER_S },
 	[SESSION_WHY_UNKNOWN] = { "unknown", 60 * US_PER_S, 300 * US_PER_S },
+	[SESSION_WHY_DISABLED] = { "disabled", 60 * US_PER_S, 300 * US_PER_S },
 	[SESSION_WHY_REFUSED] = { "refused", 5 * US_PER_S, 60 * US_PER_S },
 	[SESSION_WHY_BUSY] = { "busy", 3 * US_PER_S, 10 * US_PER_S },
 	[SESSION_WHY_PEER_DOWN] = { "peer-down", 10 * US_PER_S, 60 * US_PER_S },
@@ -225,7 +226,8 @@ bool session_needs_rendezvous(const struct session *s)
 	if (s->pending.phase != RENDEZVOUS_NONE)
 		return false;
 	if (!s->wanted)
-		return s->nudge && s->state == SESSION_DOWN;
+		return s->nudge && (s->state == SESSION_DOWN ||
+				    (s->state == SESSION_UP && s->open.phase == RENDEZVOUS_NONE));
 	switch (s->state) {
 	case SESSION_WAITING:
 	case SESSION_STALLED:

@@ -550,6 +550,9 @@ def a_disabled_account_is_out_at_once_and_may_come_back(shared):
         shared.ok("user", "disable", "dora")
         assert dora.is_closed()
     refused(shared.login, dora.identity)
+    with shared.user("otto") as otto:
+        box = otto.inbound(otto.address, dora.address, "q2q-tun", q2q__tun="1")
+        assert box["q2q-tun-status"] == b"disabled", box
     fails("WrongPassword", shared.sign, "dora")
     shared.ok("user", "enable", "dora")
     shared.login(dora.identity).call("source-ip")

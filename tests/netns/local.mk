@@ -3,6 +3,7 @@
 NETNS_TESTS = \
 	tests/netns/candidates.sh \
 	tests/netns/control.sh \
+	tests/netns/disable.sh \
 	tests/netns/ecn.sh \
 	tests/netns/federation.sh \
 	tests/netns/glare.sh \

@@ -50,6 +50,7 @@ struct end {
 	bool online;        /* its daemon is connected to the server */
 	bool asleep;        /* its machine is: nothing runs, and what comes is lost */
 	bool refuses;
+	bool disabled; /* its server says so, in place of passing on what is asked */
 	unsigned random_left; /* calls until there is no randomness any more; 0: for ever */
 	enum session_state state;
 	char request[OFFER_ID_BYTES + 1]; /* the last */
@@ -301,8 +302,11 @@ static void deliver_inbound(struct world *w, const struct item *item)
 	struct item *out;
 	int r;
 
-	if (!to->online || to->refuses) {
-		reply_status(w, item, to->online ? SESSION_WHY_REFUSED : SESSION_WHY_OFFLINE);
+	if (to->disabled || !to->online || to->refuses) {
+		reply_status(w, item,
+			     to->disabled ? SESSION_WHY_DISABLED
+			     : to->online ? SESSION_WHY_REFUSED
+					  : SESSION_WHY_OFFLINE);
 		return;
 	}
 	r = session_inbound(to->s, &inbound, &reply, w->now_us);

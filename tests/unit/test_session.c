@@ -1296,6 +1296,74 @@ static void a_nudge_asks_once_and_finds_a_peer_that_waits(void **state)
 	world_fini(&w);
 }
 
+/* The server cuts the connection of end i: the other one is told that the rendezvous is over. */
+static void cut_off(struct world *w, int i)
+{
+	struct session_name names[SESSION_NAMES_MAX];
+	const size_t n = session_names(w->end[!i].s, names);
+	char id[OFFER_ID_BYTES + 1] = "";
+
+	for (size_t k = 0; k < n; k++)
+		if (names[k].kind == SESSION_NAME_ID)
+			memcpy(id, names[k].bytes, OFFER_ID_BYTES);
+	assert_true(*id);
+	w->end[i].online = false;
+	session_route_lost(w->end[i].s, &w->route, w->now_us);
+	assert_int_equal(session_gone(w->end[!i].s, id, w->now_us), 0);
+}
+
+static void an_account_that_is_disabled_loses_its_direct_tunnel_whoever_wanted_it(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		struct session_status status;
+		struct world w;
+
+		/* End 0 wants the link, end 1 only allows it. */
+		world_init(&w);
+		bring_up(&w);
+		assert_true(run_for(&w, 5 * US_PER_S, both_direct));
+		session_get_status(w.end[1].s, &status);
+		assert_false(status.wanted);
+		w.end[i].disabled = true;
+		cut_off(&w, i);
+		run_for(&w, 15 * US_PER_S, NULL);
+		for (int k = 0; k < 2; k++) {
+			session_get_status(w.end[k].s, &status);
+			assert_int_not_equal(status.state, SESSION_UP);
+			assert_false(status.has_ptcp);
+		}
+		if (i == 1) {
+			session_get_status(w.end[0].s, &status);
+			assert_int_equal(status.why, SESSION_WHY_DISABLED);
+		}
+		/* It is enabled again: the link comes back by itself. */
+		w.end[i].disabled = false;
+		w.end[i].online = true;
+		session_wake(w.end[0].s, w.now_us);
+		assert_true(run_for(&w, 20 * US_PER_S, both_up));
+		world_fini(&w);
+	}
+}
+
+/* Offline, which says nothing of the account, leaves a direct tunnel alone; and is asked once. */
+static void an_end_that_only_lost_its_server_keeps_its_direct_tunnel(void **state)
+{
+	struct world w;
+	unsigned asks;
+
+	(void)state;
+	world_init(&w);
+	bring_up(&w);
+	assert_true(run_for(&w, 5 * US_PER_S, both_direct));
+	asks = w.end[1].n_asks;
+	cut_off(&w, 0);
+	run_for(&w, 60 * US_PER_S, NULL);
+	assert_true(both_up(&w));
+	assert_int_equal(w.end[1].n_asks, asks + 1);
+	world_fini(&w);
+}
+
 static void forged_signals_change_nothing(void **state)
 {
 	struct session_status status;
@@ -1403,6 +1471,9 @@ int main(void)
 		cmocka_unit_test(after_hours_of_sleep_the_link_comes_back),
 		cmocka_unit_test(after_an_hour_of_sleep_of_one_side_the_link_comes_back),
 		cmocka_unit_test(a_nudge_asks_once_and_finds_a_peer_that_waits),
+		cmocka_unit_test(
+			an_account_that_is_disabled_loses_its_direct_tunnel_whoever_wanted_it),
+		cmocka_unit_test(an_end_that_only_lost_its_server_keeps_its_direct_tunnel),
 		cmocka_unit_test(forged_signals_change_nothing),
 		cmocka_unit_test(a_peer_with_another_key_than_the_rendezvous_told_is_not_connected),
 		cmocka_unit_test(in_relay_mode_no_udp_leaves),
