@@ -33,7 +33,12 @@ on alice q2q-tun down bob@server.test >/dev/null
 lab_daemon_end bob || tap_bail "the end of bob's q2q-tund"
 on bob sh -c 'rm /var/lib/q2q-tun/identities/*'
 lab_daemon_start bob || tap_bail "q2q-tund of bob"
+bob_listens() {
+    grep -c 'bob@server.test .* listens' "$LAB_DIR/server-q2q-server.log"
+}
+listened=$(bob_listens)
 on bob q2q-tun authorize bob@server.test --password-file /root/password --yes >/dev/null || tap_bail "authorize again"
+wait_for 15 eval '[ "$(bob_listens)" -gt "$listened" ]' # a moment later
 tap "a peer's changed key stops the connection" exits_with 7 on alice q2q-tun up bob@server.test
 tap "the message names the command that accepts it" says 'peers pin bob@server.test SHA256:' on alice q2q-tun up bob@server.test
 fingerprint=$(on bob q2q-tun identity | grep -oE 'SHA256:[A-Za-z0-9+/]+')
