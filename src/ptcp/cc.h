@@ -61,6 +61,7 @@ struct bbr_bounds {
 struct bbr {
 	uint8_t mode; /* enum bbr_mode */
 	bool full_pipe, competing;
+	bool eager; /* probing found much more, or never took place */
 	unsigned n_full;
 	uint64_t full_rate;
 	/* Rounds: one per round trip, counted by delivered bytes. */
@@ -91,7 +92,8 @@ struct bbr {
 	uint32_t calm_round;             /* up to here comes what was sent while probing */
 	/* Cycle. */
 	uint64_t phase_us, probe_us;
-	uint64_t up_rate, up_found_rate; /* before probing, and the most that came meanwhile */
+	/* Before probing, at its last step, and the most that came since it began. */
+	uint64_t up_first_rate, up_rate, up_found_rate;
 	uint32_t phase_round, probe_round;
 	/* Bound learnt from losses far above the BDP: the receiver's socket buffer; grows back. */
 	uint64_t buffer_cap, buffer_cap_us;

@@ -27,6 +27,7 @@
 #define STARTUP_GAIN       GAIN(2.77)
 #define STARTUP_REPAIR     10 /* bytes more for each that is lost */
 #define DRAIN_GAIN         GAIN(0.5)
+#define DRAIN_ROUNDS       6 /* what is still there is not ours */
 #define DOWN_GAIN          GAIN(0.8)
 #define UP_GAIN            GAIN(1.25)
 #define CWND_GAIN          GAIN(2)
@@ -40,6 +41,7 @@
 #define PROBE_WAIT_US      (2 * US_PER_S)
 #define PROBE_WAIT_ROUNDS  63
 #define PROBE_FIRST_ROUNDS 6 /* after STARTUP, which ends early rather than late */
+#define EAGER_ROUNDS       4
 #define MIN_RTT_STALE_US   (5 * US_PER_S)
 #define PROBE_RTT_US       (200 * US_PER_MS)
 #define RTT_FLOOR_US       1000
@@ -65,6 +67,7 @@
 #define IDLE_US            (5 * US_PER_S)
 #define FAIR_BETA          GAIN(0.7)
 #define FAIR_BETA_POOR     GAIN(0.85)
+#define FAIR_NONE          GAIN(0.02)
 #define FAIR_POOR          GAIN(0.42) /* of the path; less is less than a fair share */
 #define FAIR_RICH          GAIN(0.5)
 #define FAIR_TOO_RICH      GAIN(0.55)
@@ -369,9 +372,15 @@ static void judge_competition(struct cc *cc, uint64_t rate, bool lost, uint64_t 
 	} else if (b->now.n_rtt == 0) {
 		b->fair.step = 0;
 	} else if (b->fair.step > 0) {
-		/* It was our own queue; or the path is longer now than we think. */
-		if (dip(b, &share, now_us) && share >= FAIR_ALONE)
+		if (!dip(b, &share, now_us))
+			return;
+		if (share <= FAIR_NONE) { /* no queue: the path became longer */
+			b->min_rtt_us = b->now.min_rtt_us;
+			b->min_rtt_stamp_us = now_us;
+			enter(b, BBR_DRAIN, now_us);
+		} else if (share >= FAIR_ALONE) { /* our own queue */
 			enter_probe_rtt(cc, now_us);
+		}
 	} else if (calm && now_us >= b->fair.dip_us) {
 		b->fair.step = 1;
 		b->fair.full = min_u64(b->fair.window, b->now.in_flight);
@@ -436,7 +445,6 @@ static void hold_queue_short(struct cc *cc, uint64_t delivered_rate, uint64_t no
 	if (b->n_stuck >= STUCK_ROUNDS && !b->competing) {
 		b->competing = true;
 		b->competing_until_us = now_us + COMPETING_US;
-		b->bounds.rate = NEVER_US;
 	} else if (b->competing && now_us >= b->competing_until_us) {
 		b->competing = false;
 		b->n_stuck = 0;
@@ -559,6 +567,17 @@ static void advance_tick(struct bbr *b, uint64_t now_us)
 	b->tick_us = now_us;
 }
 
+/*
+ * When what left while probing has come. Whose rate grew by nearly as much as he pushed has a small
+ * part of the path, or finds it not full: he goes on soon, and until he sees a queue.
+ */
+static void judge_probe(struct bbr *b, uint64_t now_us)
+{
+	b->eager = b->up_found_rate > b->up_first_rate + b->up_first_rate / 8;
+	if (b->eager)
+		b->probe_us = min_u64(b->probe_us, now_us + EAGER_ROUNDS * b->min_rtt_us);
+}
+
 static void judge_round(struct cc *cc, const struct cc_ack *ack)
 {
 	struct bbr *b = &cc->bbr;
@@ -585,6 +604,8 @@ static void judge_round(struct cc *cc, const struct cc_ack *ack)
 		cc_max_reset(&b->rate, b->tick, rate);
 		b->n_low = 0;
 	}
+	if (b->mode == BBR_PROBE_CRUISE && b->round == b->calm_round + 1)
+		judge_probe(b, ack->now_us);
 	/* What probing cost is not to be paid for twice. */
 	const bool calm = (int32_t)(b->round - b->calm_round) > 0;
 	if (calm && (b->mode == BBR_PROBE_CRUISE || b->mode == BBR_PROBE_DOWN)) {
@@ -661,6 +682,7 @@ static void enter_startup(struct bbr *b, uint64_t now_us)
 {
 	enter(b, BBR_STARTUP, now_us);
 	b->full_pipe = b->competing = false;
+	b->eager = true;
 	b->n_full = b->n_stuck = 0;
 	b->full_rate = 0;
 	b->bounds.inflight_hi = NEVER_US;
@@ -685,7 +707,7 @@ static void enter_up(struct bbr *b, uint64_t now_us)
 {
 	enter(b, BBR_PROBE_UP, now_us);
 	advance_tick(b, now_us);
-	b->up_rate = rate_now(b);
+	b->up_first_rate = b->up_rate = rate_now(b);
 	b->up_found_rate = 0;
 	b->bounds.inflight_lo = NEVER_US;
 	b->undo_bytes = 0;
@@ -746,7 +768,8 @@ static void probe_up(struct cc *cc, const struct cc_ack *ack)
 		b->phase_us = ack->now_us;
 		return;
 	}
-	if (in_flight >= bdp_of(cc, rate_now(b), GAIN(1.2)) ||
+	if ((in_flight >= bdp_of(cc, rate_now(b), GAIN(1.2)) &&
+	     (!b->eager || queue_now_us(b) > tolerance_us(b))) ||
 	    queue_now_us(b) > 2 * tolerance_us(b) || ack->now_us - b->phase_us > 4 * phase_us)
 		enter_down(b, ack->now_us);
 }
@@ -814,7 +837,7 @@ static void update_mode(struct cc *cc, const struct cc_ack *ack, bool round_star
 		startup(cc, ack, round_start);
 		break;
 	case BBR_DRAIN:
-		if (drained)
+		if (drained || b->round > b->phase_round + DRAIN_ROUNDS)
 			enter_down(b, ack->now_us);
 		break;
 	case BBR_PROBE_DOWN:
@@ -917,6 +940,9 @@ static void set_cwnd(struct cc *cc, const struct cc_ack *ack)
 			b->fair.step == 1 ? gained(b->fair.full, DIP_GAIN) : b->fair.window;
 		return;
 	}
+	/* No more than the end of UP needs, until round trips and rate tell what that does. */
+	if (b->mode == BBR_PROBE_UP && b->eager)
+		target = min_u64(target, bdp_of(cc, max_u64(b->up_rate, rate_now(b)), UP_GAIN));
 	target += 3 * quantum(cc) + (b->full_pipe ? cc_max(&b->extra) : 0);
 	if (b->full_pipe)
 		cc->cwnd_bytes = min_u64(cc->cwnd_bytes + ack->acked_bytes, target);

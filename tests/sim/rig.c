@@ -419,6 +419,14 @@ static void say(const struct rig *r)
 		(double)p.min_rtt_us / 1000, (unsigned long long)p.packets_lost, text);
 }
 
+static void change(struct rig *r)
+{
+	if (r->config.change_bytes_per_s > 0)
+		r->link[0].config.bytes_per_s = r->config.change_bytes_per_s;
+	if (r->config.change_delay_us > 0)
+		r->link[0].config.delay_us = r->config.change_delay_us;
+}
+
 static void run_until(struct rig *r, uint64_t end_us)
 {
 	unsigned n_same = 0;
@@ -434,7 +442,7 @@ static void run_until(struct rig *r, uint64_t end_us)
 		r->now_us = t;
 		sample(r);
 		if (r->config.change_us > 0 && t - r->start_us >= r->config.change_us)
-			r->link[0].config.bytes_per_s = r->config.change_bytes_per_s;
+			change(r);
 		for (unsigned i = 0; i < r->config.n_tunnels; i++)
 			if (!r->ends[i][0].a && t >= r->start_us + r->config.tunnel_start_us[i])
 				tunnel_start(r, (int)i);

@@ -37,8 +37,9 @@ struct rig_config {
 	bool greedy;               /* tunnels carry messages as many as they can */
 	unsigned n_inner, n_outer; /* TCP flows within the first tunnel, and beside it */
 	uint64_t outer_start_us, tunnel_start_us[RIG_TUNNELS_MAX];
-	uint64_t pause_from_us, pause_to_us;    /* greedy tunnels send nothing */
-	uint64_t change_us, change_bytes_per_s; /* the link's new rate from then on */
+	uint64_t pause_from_us, pause_to_us; /* greedy tunnels send nothing */
+	/* The forward link's new rate and delay from then on; 0: as before. */
+	uint64_t change_us, change_bytes_per_s, change_delay_us;
 	uint64_t warm_us, measure_us; /* counted from the start; figures are of measure_us */
 	bool verbose;
 };
