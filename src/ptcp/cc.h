@@ -37,6 +37,7 @@ struct cc_ack {
 	uint64_t rtt_us; /* 0: none */
 	uint64_t srtt_us;
 	uint64_t in_flight_bytes; /* afterwards */
+	uint64_t ect_packets;     /* newly, of those that left with marks */
 	uint64_t ce_packets;      /* newly reported */
 };
 
@@ -149,11 +150,22 @@ struct cc {
 	size_t mtu_bytes; /* kept current by the path */
 	uint64_t cwnd_bytes;
 	uint64_t pacing_rate; /* bytes per second */
+	/* Packets in a row that came marked CE, since when; and whether that means nothing. */
+	uint64_t n_marked, marked_us;
+	bool marks_useless;
 	union {
 		struct bbr bbr;
 		struct cubic cubic;
 	};
 };
+
+/*
+ * The CE marks of an acknowledgement that say something; once per acknowledgement, by the
+ * controller. A path that marks whatever we send, for many round trips in which we sent less and
+ * less, does not tell congestion (after RFC 9000, section 13.4.2): marks_useless is set then, and
+ * packets are to leave without. If it was congestion, it shows by loss from then on.
+ */
+uint64_t cc_marks(struct cc *cc, const struct cc_ack *ack);
 
 extern const struct cc_ops cc_bbr_ops, cc_cubic_ops;
 /* By enum ptcp_congestion_control; the default for one that does not exist. */

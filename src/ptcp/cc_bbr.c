@@ -525,7 +525,12 @@ static void punish(struct cc *cc, uint64_t beta)
 		b->undo = b->bounds;
 		b->undo_bytes = b->undo_left_bytes = b->now.lost_bytes;
 	}
-	b->bounds.rate = max_u64(gained(rate_now(b), beta), 2 * cc->mtu_bytes);
+	/* Marks alone never take more than a window that keeps acknowledgements coming. */
+	const uint64_t least = beta == BETA_CE && b->min_rtt_us != NEVER_US
+				       ? cwnd_min(cc) * US_PER_S / max_u64(b->min_rtt_us, 1)
+				       : 2 * cc->mtu_bytes;
+
+	b->bounds.rate = max_u64(gained(rate_now(b), beta), min_u64(least, rate_now(b)));
 	b->bounds.inflight_lo = max_u64(
 		max_u64(delivered, gained(min_u64(b->bounds.inflight_lo, cc->cwnd_bytes), beta)),
 		cwnd_min(cc));
@@ -628,7 +633,7 @@ static bool update_round(struct cc *cc, const struct cc_ack *ack)
 	b->now.acked_bytes += ack->acked_bytes;
 	b->now.in_flight = max_u64(b->now.in_flight, ack->in_flight_bytes + ack->acked_bytes);
 	b->now.app_limited |= ack->rate_app_limited;
-	b->now.ce_packets += (unsigned)ack->ce_packets;
+	b->now.ce_packets += (unsigned)cc_marks(cc, ack);
 	note_span(b, ack);
 	if (ack->prior_delivered < b->now.end_bytes)
 		return false;

@@ -182,7 +182,7 @@ static void on_ack(struct cc *cc, const struct cc_ack *ack)
 		c->reduced = false;
 		c->reduced_bytes = 0;
 	}
-	if (ack->ce_packets > 0)
+	if (cc_marks(cc, ack) > 0)
 		reduce(cc, BETA_CE_PERCENT);
 	else if (!c->reduced && !ack->rate_app_limited) {
 		if (slow_start(cc)) {

@@ -37,7 +37,7 @@ uint64_t path_pto_us(const struct path *p)
 
 bool path_uses_ecn(const struct ptcp_assoc *a, const struct path *p)
 {
-	return a->config.ecn && !p->ecn_failed;
+	return a->config.ecn && !p->ecn_failed && !p->cc.marks_useless;
 }
 
 void path_reset(struct ptcp_assoc *a, struct path *p)

@@ -408,6 +408,7 @@ static void tell_cc(struct ptcp_assoc *a, struct path *p, uint64_t rtt_us, uint6
 		.rtt_us = rtt_us,
 		.srtt_us = p->rtt.srtt_us,
 		.in_flight_bytes = p->in_flight_bytes,
+		.ect_packets = p->round_ect,
 		.ce_packets = ce_packets,
 	};
 

@@ -144,7 +144,7 @@ static void transmit(struct rig *r, unsigned direction, const struct packet *hea
 		   (c->jitter_us ? random64(r) % (c->jitter_us + 1) : 0);
 	if (c->bleaches)
 		p->ecn = 0;
-	if (c->mark_us > 0 && p->ecn == 2 && wait_us > c->mark_us) {
+	if (p->ecn == 2 && (c->marks_all || (c->mark_us > 0 && wait_us > c->mark_us))) {
 		p->ecn = 3;
 		l->marked++;
 	}

@@ -24,6 +24,7 @@ struct rig_link_config {
 	unsigned loss_ppm;      /* random */
 	unsigned burst_packets; /* lost at once, on average; 0 or 1: independent losses */
 	uint64_t mark_us;       /* ECT packets that wait longer are marked CE; 0: never */
+	bool marks_all;         /* every ECT packet, whatever it waits */
 	bool bleaches;          /* clears ECN fields */
 	bool eats_ect;          /* drops what carries ECT */
 };

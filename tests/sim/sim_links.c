@@ -27,7 +27,7 @@ struct story {
 	enum ptcp_congestion_control cc[2];
 	double mark_ms;
 	double change_s, change_rtt_ms; /* a longer way from then on */
-	bool bleaches, eats_ect, parity;
+	bool bleaches, eats_ect, marks_all, parity;
 	double tunnel_s, second_s, outer_s; /* when these start, later than the seed says */
 	double warm_s, measure_s;
 	double typical_share;     /* the least share of anyone: its median is at least this */
@@ -126,6 +126,12 @@ static const struct story stories[] = {
 	  .measure_s = 2, .expected = { .95, 90, 6, .1 } },
 	{ "packets with marks are dropped", 100, 50, 50, .n_tunnels = 1, .eats_ect = true,
 	  .warm_s = 4, .measure_s = 2, .expected = { .95, 90, 6, .1 } },
+	{ "everything is marked CE", 100, 50, 50, .n_tunnels = 1, .marks_all = true, .warm_s = 2,
+	  .measure_s = 4, .expected = { .95, 90, 6, .1 } },
+	{ "everything is marked CE, cubic", 100, 50, 50, .n_tunnels = 1, .marks_all = true,
+	  .cc = { PTCP_CC_CUBIC }, .warm_s = 12, .measure_s = 4, .expected = { .9, 80, ANY, 1 } },
+	{ "everything is marked CE, one inner cubic", 100, 50, 50, .n_tunnels = 1, .n_inner = 1,
+	  .marks_all = true, .warm_s = 3, .measure_s = 6, .expected = { .9, 80, 10, .2 } },
 	{ "CE marks from 5 ms on", 100, 50, 50, .n_tunnels = 1, .mark_ms = 5, .warm_s = 2,
 	  .measure_s = 6, .expected = { .95, 90, 6, .1 } },
 };
@@ -149,6 +155,7 @@ static struct rig_config config_of(const struct story *s, uint64_t seed)
 		.mark_us = us(s->mark_ms),
 		.bleaches = s->bleaches,
 		.eats_ect = s->eats_ect,
+		.marks_all = s->marks_all,
 	};
 
 	return (struct rig_config){
@@ -219,7 +226,7 @@ static double run(const struct story *s, uint64_t seed)
 	HOLD(x.share[0] >= e->tunnel_share);
 	HOLD(s->n_tunnels < 2 || x.share[1] >= e->tunnel_share);
 	HOLD(x.share[RIG_TUNNELS_MAX] >= e->outer_share);
-	HOLD(x.path.ecn == !(s->bleaches || s->eats_ect));
+	HOLD(x.path.ecn == !(s->bleaches || s->eats_ect || s->marks_all));
 	HOLD(s->n_inner == 0 || x.jain >= e->jain);
 	return least_share(s, &x);
 }
