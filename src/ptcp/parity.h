@@ -57,6 +57,7 @@ struct parity_sender {
 	unsigned n_sources, n_sources_max, n_rows, n_rows_sent;
 	size_t symbol_bytes;
 	uint64_t opened_us, used_us;
+	uint64_t full_us;     /* for how long the path has been full, about */
 	int64_t credit_bytes; /* what parity may still spend of its share */
 	/* Bulk traffic whose order is kept, which is what parity is for. */
 	uint64_t bulk_start_us, bulk_until_us, bulk_bytes;

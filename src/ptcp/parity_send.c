@@ -16,12 +16,15 @@
 #define BLOCK_US_MIN      (1 * US_PER_MS)
 #define BLOCK_US_MAX      (5 * US_PER_MS)
 #define BLOCK_US_ROOMY    (2 * US_PER_MS)
+#define BLOCK_US_STEADY   (8 * US_PER_MS)
 #define SOURCES_FEW_PPM   5000 /* loss below which longer blocks do */
 #define SOURCES_MAX       40
 #define SOURCES_MAX_FEW   60
 #define FAIL_PPM          3000 /* of blocks that may need more than parity */
 #define FAIL_PPM_ROOMY    500
-#define SHARE_OF_SOURCES  2 /* parity is at most 1/2 of the sources: a third of all */
+#define FAIL_PPM_STEADY   10000
+#define STEADY_US         US_PER_S /* so long has the path been full */
+#define SHARE_OF_SOURCES  2        /* parity is at most 1/2 of the sources: a third of all */
 #define CREDIT_MAX        (8 * PARITY_SYMBOL_BYTES)
 #define BULK_WINDOW_US    (100 * US_PER_MS)
 #define BULK_WINDOW_BYTES 32768
@@ -91,14 +94,38 @@ static bool roomy(const struct path *p)
 }
 
 /*
+ * The path has been full for long. What is inside has left its slow start, and no controller there
+ * minds a round that is late: longer blocks and fewer rows leave more of the path to what it sends.
+ */
+static bool steady(const struct parity_sender *s)
+{
+	return s->full_us >= STEADY_US;
+}
+
+/* Time in which the path was not full counts four times, for a flow that has just begun shows in
+ * it. */
+static void note_fullness(struct parity_sender *s, const struct path *p, uint64_t now_us)
+{
+	const uint64_t step_us = min_u64(now_us - s->opened_us, STEADY_US);
+
+	if (!roomy(p))
+		s->full_us = min_u64(s->full_us + step_us, 2 * STEADY_US);
+	else
+		s->full_us -= min_u64(s->full_us, 4 * step_us);
+}
+
+/*
  * The fewest rows that leave at most FAIL_PPM of blocks unsolved, where each of sources and rows is
  * lost by itself: a block is solved if no more of all are lost than there are rows.
  */
-static unsigned rows_for(const struct path *p, unsigned n_sources)
+static unsigned rows_for(const struct parity_sender *s, const struct path *p, unsigned n_sources)
 {
 	const uint32_t loss_ppm = parity_loss_ppm(p);
 	const double loss = loss_ppm / 1e6, kept = 1 - loss;
-	const double fail = (roomy(p) ? FAIL_PPM_ROOMY : FAIL_PPM) / 1e6;
+	const double fail = (steady(s)  ? FAIL_PPM_STEADY
+			     : roomy(p) ? FAIL_PPM_ROOMY
+					: FAIL_PPM) /
+			    1e6;
 
 	if (loss_ppm >= 500000)
 		return PARITY_ROWS_MAX;
@@ -150,10 +177,11 @@ bool parity_protects(struct ptcp_assoc *a, const struct path *p)
 
 /* ---- blocks ---------------------------------------------------------------------------------- */
 
-static uint64_t block_us(const struct path *p)
+static uint64_t block_us(const struct parity_sender *s, const struct path *p)
 {
-	return min_u64(max_u64(p->rtt.srtt_us / 8, BLOCK_US_MIN),
-		       roomy(p) ? BLOCK_US_ROOMY : BLOCK_US_MAX);
+	return min_u64(max_u64(p->rtt.srtt_us / 8, BLOCK_US_MIN), steady(s)  ? BLOCK_US_STEADY
+								  : roomy(p) ? BLOCK_US_ROOMY
+									     : BLOCK_US_MAX);
 }
 
 static void open_block(struct ptcp_assoc *a, const struct path *p)
@@ -161,13 +189,16 @@ static void open_block(struct ptcp_assoc *a, const struct path *p)
 	struct parity_sender *const s = &a->parity_tx;
 	const uint32_t loss_ppm = parity_loss_ppm(p);
 
+	if (s->path != p->index)
+		s->full_us = 0;
+	note_fullness(s, p, a->now_us);
 	s->state = PARITY_OPEN;
 	s->path = p->index;
 	s->base_pn = a->sent.next_pn;
 	s->positions = 0;
 	s->n_sources = s->n_rows_sent = 0;
-	s->n_sources_max = loss_ppm < SOURCES_FEW_PPM ? SOURCES_MAX_FEW : SOURCES_MAX;
-	s->n_rows = (unsigned)max_u64(rows_for(p, s->n_sources_max), 1);
+	s->n_sources_max = loss_ppm < SOURCES_FEW_PPM || steady(s) ? SOURCES_MAX_FEW : SOURCES_MAX;
+	s->n_rows = (unsigned)max_u64(rows_for(s, p, s->n_sources_max), 1);
 	s->symbol_bytes = 0;
 	s->opened_us = s->used_us = a->now_us;
 	memset(s->rows, 0, s->n_rows * sizeof(s->rows->bytes[0]));
@@ -242,13 +273,13 @@ void parity_close_due(struct ptcp_assoc *a)
 	}
 	if (s->state == PARITY_CLOSED ||
 	    (s->n_sources < s->n_sources_max && a->sent.next_pn - s->base_pn < PARITY_SPAN &&
-	     a->now_us < s->opened_us + block_us(p)))
+	     a->now_us < s->opened_us + block_us(s, p)))
 		return;
 	const int64_t affordable = s->credit_bytes / (int64_t)s->symbol_bytes;
 	const unsigned rows_min = a->config.parity == PTCP_PARITY_ALWAYS;
-	s->n_rows =
-		(unsigned)min_u64(min_u64(max_u64(rows_for(p, s->n_sources), rows_min), s->n_rows),
-				  affordable > 0 ? (uint64_t)affordable : 0);
+	s->n_rows = (unsigned)min_u64(
+		min_u64(max_u64(rows_for(s, p, s->n_sources), rows_min), s->n_rows),
+		affordable > 0 ? (uint64_t)affordable : 0);
 	s->state = PARITY_CLOSED;
 	if (s->n_rows == 0)
 		parity_drop_block(a);
@@ -298,7 +329,7 @@ uint64_t parity_deadline_us(const struct ptcp_assoc *a)
 {
 	const struct parity_sender *const s = &a->parity_tx;
 
-	return s->state == PARITY_OPEN ? s->opened_us + block_us(&a->paths[s->path]) : NEVER_US;
+	return s->state == PARITY_OPEN ? s->opened_us + block_us(s, &a->paths[s->path]) : NEVER_US;
 }
 
 /* ---- what the peer rebuilt ---------------------------------------------------------------------

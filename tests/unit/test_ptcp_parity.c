@@ -284,6 +284,34 @@ static void a_clean_path_carries_no_parity(void **state)
 	pair_fini(&pair);
 }
 
+/* Of all bytes of the last of so many seconds, how many per mille are parity? */
+static unsigned parity_permille(uint64_t interval_us, uint64_t n_seconds)
+{
+	struct pair_link link = wan;
+	struct ptcp_stats before, after;
+
+	link.loss_permille = 10;
+	start(1, link, true);
+	flow.interval_us = interval_us;
+	flow.next_us = pair.now_us;
+	flow.until_us = pair.now_us + n_seconds * US_PER_S;
+	pair_run(&pair, (n_seconds - 1) * US_PER_S, send_flow, &flow);
+	ptcp_get_stats(pair.end[0].a, &before);
+	pair_run(&pair, US_PER_S, send_flow, &flow);
+	ptcp_get_stats(pair.end[0].a, &after);
+	pair_fini(&pair);
+	return (unsigned)((after.parity_bytes_sent - before.parity_bytes_sent) * 1000 /
+			  (after.bytes_sent - before.bytes_sent));
+}
+
+static void a_path_that_is_full_for_long_carries_less_parity(void **state)
+{
+	(void)state;
+	/* 3 rows of 60 instead of 40; where there is room, small blocks. */
+	assert_in_range(parity_permille(250, 8), 40, 60);
+	assert_true(parity_permille(1000, 8) > 95);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -292,6 +320,7 @@ int main(void)
 		cmocka_unit_test(a_row_is_what_the_specification_says),
 		cmocka_unit_test(losses_are_repaired_before_a_round_trip_has_passed),
 		cmocka_unit_test(a_clean_path_carries_no_parity),
+		cmocka_unit_test(a_path_that_is_full_for_long_carries_less_parity),
 	};
 
 	if (!ptcp_parity_available()) {
