@@ -301,9 +301,11 @@ size_t endpoint_to_sockaddr(const struct endpoint *e, bool map_ipv4,
 
 /* ---- memory --------------------------------------------------------------------------- */
 
+/* Gives free heap back to the system. */
+void footprint_trim(void);
 /*
- * Gives free heap and the clean pages of code back to the system. What is still used comes back at
- * the price of a page fault, so this is for when a process has come to rest.
+ * And the clean pages of code too. What is still used comes back at the price of a page fault, so
+ * this is for when a process has come to rest.
  */
 void footprint_shrink(void);
 

@@ -60,8 +60,13 @@ static int give_back_object(struct dl_phdr_info *object, size_t info_bytes, void
 	return 0;
 }
 
-void footprint_shrink(void)
+void footprint_trim(void)
 {
 	malloc_trim(HEAP_PAD_BYTES);
+}
+
+void footprint_shrink(void)
+{
+	footprint_trim();
 	dl_iterate_phdr(give_back_object, NULL);
 }

@@ -762,8 +762,9 @@ void upkeep_soon(struct daemon *d);
 void upkeep_save(struct daemon *d, struct peer *peer);
 /* Messages were given back: the heap may be too. */
 void upkeep_freed(struct worker *w, size_t n_bytes);
+/* So did what runs once, at the start or in a handshake, and its code with it. */
+void upkeep_ran_once(struct worker *w);
 void upkeep_worker(struct worker *w); /* prepares it for that */
-#define UPKEEP_HANDSHAKE_BYTES ((size_t)64 << 10) /* about what TLS leaves behind */
 
 /* ---- workers ---- */
 
@@ -783,7 +784,9 @@ struct worker {
 	struct session_scratch *scratch; /* of all its sessions */
 	struct ptcp_memory memory;       /* its share */
 	struct net_timer trim;
-	size_t freed_bytes; /* of messages, not yet given back to the system */
+	size_t freed_bytes;   /* of messages, not yet given back to the system */
+	bool ran_once;        /* and code that nobody needs any more */
+	uint64_t trim_cpu_us; /* what the process had used when `trim` was armed */
 	unsigned n_links;
 	uint64_t n_dropped; /* what had to cross while a mailbox was full */
 	/* With more than one of them; see workers.c. */

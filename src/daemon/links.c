@@ -132,7 +132,7 @@ static void on_state(struct link *link, const struct session_event *event)
 	if (event->state.to == SESSION_UP) {
 		link->problem.code = CTL_DONE;
 		log_note("%s: up", link->peer->address.text);
-		upkeep_freed(link->worker, UPKEEP_HANDSHAKE_BYTES);
+		upkeep_ran_once(link->worker);
 	} else if (event->state.from == SESSION_UP) {
 		link->problem.code = CTL_DONE;
 		log_note("%s: not up any more (%s)%s%s", link->peer->address.text,

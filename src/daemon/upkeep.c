@@ -5,10 +5,13 @@
 #include "daemon/internal.h"
 #include "daemon/files.h"
 
+#include <time.h>
+
 #define SWEEP_US      (10 * US_PER_S)
 #define SWEEP_IDLE_US (300 * US_PER_S)
 #define TRIM_BYTES    ((size_t)64 << 10) /* so much freed is worth the work */
 #define TRIM_US       (2 * US_PER_S)
+#define BUSY_CPU_US   (40 * US_PER_MS) /* used in that time: there is traffic */
 #define SAVE_US       (50 * US_PER_MS)
 
 /*
@@ -36,21 +39,57 @@ void upkeep_soon(struct daemon *d)
 		net_timer_arm(&d->sweep, due_us);
 }
 
+static uint64_t cpu_used_us(void)
+{
+	struct timespec used;
+
+	if (clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used) < 0)
+		return 0;
+	return (uint64_t)used.tv_sec * US_PER_S + (uint64_t)used.tv_nsec / 1000;
+}
+
+static void trim_soon(struct worker *w)
+{
+	if (w->trim.due_us != NEVER_US)
+		return;
+	w->trim_cpu_us = cpu_used_us();
+	net_timer_arm(&w->trim, net_loop_now_us(w->loop) + TRIM_US);
+}
+
+/*
+ * Heap goes back at any time. Code, and the room of what is received, are needed again at once
+ * while there is traffic, and all threads have the same code: they go when the process rests.
+ */
 static void on_trim(void *user, uint64_t now_us)
 {
 	struct worker *w = user;
+	const bool busy = cpu_used_us() - w->trim_cpu_us > BUSY_CPU_US;
 
 	(void)now_us;
+	if (!busy && w->ran_once)
+		footprint_shrink();
+	else if (w->freed_bytes >= TRIM_BYTES)
+		footprint_trim();
 	w->freed_bytes = 0;
-	footprint_shrink();
+	if (busy) {
+		trim_soon(w);
+		return;
+	}
+	w->ran_once = false;
 	net_loop_rest(w->loop);
 }
 
 void upkeep_freed(struct worker *w, size_t n_bytes)
 {
 	w->freed_bytes += n_bytes;
-	if (w->freed_bytes >= TRIM_BYTES && w->trim.due_us == NEVER_US)
-		net_timer_arm(&w->trim, net_loop_now_us(w->loop) + TRIM_US);
+	if (w->freed_bytes >= TRIM_BYTES)
+		trim_soon(w);
+}
+
+void upkeep_ran_once(struct worker *w)
+{
+	w->ran_once = true;
+	trim_soon(w);
 }
 
 void upkeep_worker(struct worker *w)
@@ -109,6 +148,7 @@ void upkeep_start(struct daemon *d)
 {
 	net_timer_init(&d->sweep, d->loop, on_sweep, d);
 	net_timer_init(&d->save, d->loop, on_save, d);
+	upkeep_ran_once(&d->workers[0]);
 }
 
 void upkeep_stop(struct daemon *d)
