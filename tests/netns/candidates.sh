@@ -46,7 +46,7 @@ restart_bob() {
 
 tap "other interfaces" bob_interfaces
 tunnel_lab_register
-wait_for 10 listens bob
+wait_for 30 listens bob
 tunnel_lab_up
 tap "addresses of networks are told, others are not" are 10.2.0.2 172.30.0.1 not 10.99.0.2 172.17.0.1
 tap "an interface can be excluded, and virtual ones used" restart_bob <<E2

@@ -75,19 +75,19 @@ tap "bob takes it down on his side" on bob q2q-tun down alice@server.test
 not_up() {
     ! peer_state_is alice up
 }
-tap "alice sees that" wait_for 3 not_up
+tap "alice sees that" wait_for 12 not_up
 tap "and why" says 'down' on alice q2q-tun up bob@server.test
 tap "which is a denial" exits_with 4 on alice q2q-tun up bob@server.test
 tap "bob brings it up" on bob q2q-tun up alice@server.test --yes
-tap "alice has it too" wait_for 3 peer_state_is alice up
+tap "alice has it too" wait_for 12 peer_state_is alice up
 
 on bob sh -c 'kill -TERM $(pgrep -o -x q2q-tund)'
-tap "bob's daemon ends, and alice knows at once" wait_for 2 not_up
+tap "bob's daemon ends, and alice knows at once" wait_for 12 not_up
 tap "offline has its own code" exits_with 6 on alice q2q-tun up bob@server.test
 tap "and is said so" says 'bob@server.test is offline' on alice q2q-tun up bob@server.test
 wait_for 30 eval '! on bob pgrep -x q2q-tund'
 lab_daemon_start bob || tap_bail "q2q-tund of bob"
-tap "when he is back, so is the tunnel, in seconds" wait_for 10 peer_state_is alice up
+tap "when he is back, so is the tunnel" wait_for 60 peer_state_is alice up
 tap "forgetting a peer takes it down" on alice q2q-tun peers forget bob@server.test
 tap "and he is not known any more" exits_with 3 on alice q2q-tun status bob@server.test
 

@@ -12,7 +12,7 @@ on core ip link del dev b
 setpriv --pdeathsig KILL "$WAN" "/proc/${LAB_PID[core]}/ns/net" b "/proc/${LAB_PID[nat-b]}/ns/net" wan \
     rate=20mbit queue=60ms delay=10ms >"$LAB_DIR/wan.log" 2>&1 </dev/null &
 LAB_OUTER+=("$!")
-wait_for 5 grep -q ^ready "$LAB_DIR/wan.log" || tap_bail "the slow link"
+wait_for 30 grep -q ^ready "$LAB_DIR/wan.log" || tap_bail "the slow link"
 on core ip addr add 203.0.113.1/24 dev b
 on nat-b ip addr add 203.0.113.2/24 dev wan
 on nat-b ip route add default via 203.0.113.1
@@ -23,7 +23,7 @@ lab_end alice q2q-tund
 on alice sh -c 'mkdir -p /etc/q2q-tun; printf "[network]\ndscp = copy\n" >/etc/q2q-tun/q2q-tun.conf'
 lab_daemon_start alice --config /etc/q2q-tun/q2q-tun.conf || tap_bail "q2q-tund of alice, with a config"
 tunnel_lab_up
-on alice q2q-tun wait bob@server.test --direct --timeout 20 >/dev/null || tap_bail "a direct path"
+on alice q2q-tun wait bob@server.test --direct --timeout 60 >/dev/null || tap_bail "a direct path"
 BOB=$(status_of alice "['peers'][0]['ipv4']")
 ALICE=$(status_of bob "['peers'][0]['ipv4']")
 
@@ -106,7 +106,7 @@ while data := c.recv(1 << 16):
     n += len(data)
 c.sendall(b"%d" % n)' >/dev/null 2>&1 &
     local receiver=$!
-    wait_for 5 on bob sh -c 'ss -Hltn sport = :7777 | grep -q .'
+    wait_for 30 on bob sh -c 'ss -Hltn sport = :7777 | grep -q .'
     on alice timeout "$3" python3 -c '
 import socket, struct, sys
 address, n = sys.argv[1], int(sys.argv[2])
@@ -211,7 +211,7 @@ tap "and data goes on" flow "$BOB" 1000000 30
 tap "without them" is_counted core sent-ect0 -eq 0
 again_up() {
     on alice q2q-tun down bob@server.test && on alice q2q-tun up bob@server.test &&
-        on alice q2q-tun wait bob@server.test --direct --timeout 20
+        on alice q2q-tun wait bob@server.test --direct --timeout 60
 }
 watch 'ip ecn ect0 drop'
 tap "where the network drops what is marked, a tunnel comes up" again_up

@@ -25,6 +25,6 @@ tap "bob registers at b.test, found by its address" lab_register bob bob@b.test 
 tap "bob allows alice of another domain" on bob q2q-tun allow alice@a.test --yes
 tap "alice brings the tunnel up" on alice q2q-tun up bob@b.test --yes
 tap "ping by name" on alice ping -c 3 -i 0.2 -W 2 bob.b.test.q2q
-tap "a direct path" on alice q2q-tun wait bob@b.test --direct --timeout 20
+tap "a direct path" on alice q2q-tun wait bob@b.test --direct --timeout 60
 tap "and the other way it is the same tunnel" on bob ping -c 3 -i 0.2 -W 2 alice.a.test.q2q
 tap_done

@@ -12,8 +12,8 @@ once() {
     on alice q2q-tun down bob@server.test & a=$!
     on bob q2q-tun down alice@server.test & b=$!
     wait $a && wait $b || return 1
-    on alice q2q-tun up bob@server.test --wait 10 & a=$!
-    on bob q2q-tun up alice@server.test --wait 10 & b=$!
+    on alice q2q-tun up bob@server.test --wait 30 & a=$!
+    on bob q2q-tun up alice@server.test --wait 30 & b=$!
     wait $a && wait $b || { echo "round $1: up failed"; return 1; }
     peer_state_is alice up && peer_state_is bob up || { echo "round $1: not up"; return 1; }
 }
@@ -36,7 +36,7 @@ quickly() {
     done
 }
 tap "20 times up, and down before it is up" quickly
-tap "and then it comes up" on alice q2q-tun up bob@server.test --wait 10
+tap "and then it comes up" on alice q2q-tun up bob@server.test --wait 30
 tap "with one interface" eval '[ "$(on alice ip -br link | grep -c ^q2q-)" = 1 ]'
 tap "over which packets go" on alice ping -c 2 -i 0.2 -W 2 bob.server.test.q2q
 
@@ -45,7 +45,7 @@ forget_and_return() {
     local i
     for i in $(seq 5); do
         on alice q2q-tun peers forget bob@server.test || return
-        on alice q2q-tun up bob@server.test --yes --wait 10 || { echo "round $i"; return 1; }
+        on alice q2q-tun up bob@server.test --yes --wait 30 || { echo "round $i"; return 1; }
     done
 }
 tap "forgotten and called again, it comes up each time" forget_and_return

@@ -17,7 +17,7 @@ on nat-a ip link set br0 up
 on alice ip addr add fd00:1::2/64 dev eth0
 on mallory ip addr add fd00:1::66/64 dev eth0
 tunnel_lab_up
-on alice q2q-tun wait bob@server.test --timeout 20 >/dev/null || tap_bail "up"
+on alice q2q-tun wait bob@server.test --timeout 60 >/dev/null || tap_bail "up"
 BOB4=$(status_of alice "['peers'][0]['ipv4']") BOB6=$(status_of alice "['peers'][0]['ipv6']")
 ALICE4=$(status_of alice "['self']['ipv4']") ALICE6=$(status_of alice "['self']['ipv6']")
 on mallory ip route add "$ALICE4" via 10.1.0.2
@@ -65,7 +65,7 @@ on alice nft flush ruleset
 tap "a flush of the firewall does not open it" silent mallory "$ALICE4"
 on alice nft add table inet others
 lab_end alice q2q-tund KILL
-tap "killed, the daemon leaves no rules" wait_for 5 no_rules
+tap "killed, the daemon leaves no rules" wait_for 30 no_rules
 tap "and takes none of others" eval 'on alice nft list tables | grep others'
 tap "it starts again" lab_daemon_start alice
 tap "and bob is back" wait_for 20 answers alice "$BOB4"

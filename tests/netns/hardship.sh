@@ -72,7 +72,7 @@ tap "taking back a permission is not lost in silence" exits_with 1 on bob q2q-tu
 not_up() {
     [ "$(alice_sees "['state']")" != up ]
 }
-tap "though it holds at once" wait_for 5 not_up
+tap "though it holds at once" wait_for 12 not_up
 lab_daemon_end bob
 on bob umount $STATE
 lab_daemon_start bob

@@ -11,7 +11,7 @@ for host in alice bob; do
 done
 tunnel_lab_register
 tunnel_lab_up
-tap "the tunnel is direct" wait_for 10 path_kind_is alice direct-udp
+tap "the tunnel is direct" wait_for 30 path_kind_is alice direct-udp
 
 # of HOST FIELD: of its keepalives, as doctor has it
 of() {
@@ -45,6 +45,6 @@ tap "it is direct" path_kind_is alice direct-udp
 lab_end alice q2q-tund
 lab_daemon_start alice || tap_bail "q2q-tund of alice"
 wait_for 20 path_kind_is alice direct-udp
-tap "after a restart it is known at once" wait_for 3 is_found alice
+tap "after a restart it is known at once" wait_for 20 is_found alice
 tap "and was not looked for again" test "$(of alice tries)" = 0
 tap_done

@@ -125,7 +125,7 @@ lab_host() {
         outer=$!
         LAB_OUTER+=("$outer")
         LAB_PID[$host]=
-        for _ in $(seq 200); do
+        for _ in $(seq 1500); do
             [ -e "$dir/ready" ] && break
             sleep 0.02
         done
@@ -403,14 +403,14 @@ lab_server_start() {
     local host=$1 listen=$2
     shift 2
     spawn "$host" "$host-q2q-server.log" q2q-server --data-dir "$LAB_DATA" --listen "$listen" "$@" run
-    wait_for 10 on "$host" q2q-server --data-dir "$LAB_DATA" status
+    wait_for 60 on "$host" q2q-server --data-dir "$LAB_DATA" status
 }
 
 # lab_end HOST PROGRAM [SIGNAL]: every process of that name, and waits until the last one is gone.
 # Zombies count: one may have a thread left, which holds ports and locks.
 lab_end() {
     on "$1" pkill "-${3:-TERM}" -x "$2"
-    wait_for 15 eval "! on $1 pgrep -x $2"
+    wait_for 60 eval "! on $1 pgrep -x $2"
 }
 
 # lab_daemon_start HOST [OPTION...]
@@ -420,14 +420,14 @@ lab_daemon_start() {
     # Appended to, for a daemon that is killed and started again.
     # shellcheck disable=SC2086 # words
     on "$host" q2q-tund --foreground ${LAB_DAEMON_OPTIONS:-} "$@" >>"$LAB_DIR/$host-q2q-tund.log" 2>&1 </dev/null &
-    wait_for 10 on "$host" q2q-tun status
+    wait_for 60 on "$host" q2q-tun status
 }
 
 # lab_daemon_end HOST: as systemd does it; when this returns another one may be started.
 # Closing an interface waits for the kernel, 20 ms each on a busy machine.  Zombies count, as above.
 lab_daemon_end() {
     # shellcheck disable=SC2016 # expanded on the host
-    on "$1" sh -c 'kill -TERM $(pgrep -o -x q2q-tund)' && wait_for 30 eval "! on $1 pgrep -x q2q-tund"
+    on "$1" sh -c 'kill -TERM $(pgrep -o -x q2q-tund)' && wait_for 60 eval "! on $1 pgrep -x q2q-tund"
 }
 
 lab_names_by_nss() {
@@ -442,7 +442,7 @@ lab_register() {
     invite=$(on "$server" q2q-server --data-dir "$LAB_DATA" invite create) || return
     on "$host" q2q-tun register "$address" --password-file /root/password --invite "$invite" --yes "$@" || return
     # Its daemon listens a moment later; until then it is offline to others.
-    wait_for 5 grep -q "$address .* listens" "$LAB_DIR/$server-q2q-server.log"
+    wait_for 30 grep -q "$address .* listens" "$LAB_DIR/$server-q2q-server.log"
     return 0
 }
 
@@ -457,5 +457,5 @@ lab_sshd() {
     on "$1" mkdir -p -m 0700 /root/.ssh
     on "$2" ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519
     on "$2" cat /root/.ssh/id_ed25519.pub | on "$1" sh -c 'cat >/root/.ssh/authorized_keys'
-    wait_for 5 on "$1" sh -c 'ss -Hltn sport = :22 | grep -q .'
+    wait_for 30 on "$1" sh -c 'ss -Hltn sport = :22 | grep -q .'
 }

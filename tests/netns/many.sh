@@ -40,19 +40,19 @@ tap "all go down" on dut q2q-tun down --all
 no_interface() {
     ! on dut ip -o link | grep ': q2q-'
 }
-tap "no interface is left" wait_for 10 no_interface
+tap "no interface is left" wait_for 30 no_interface
 files_of_daemon() {
     on dut sh -c 'ls /proc/$(pgrep -n -x q2q-tund)/fd | wc -l'
 }
 few_files() {
     [ "$(files_of_daemon)" -le $((24 + 6 * (SCALE_WORKERS - 1))) ]
 }
-tap "nor a descriptor of one" wait_for 5 few_files
+tap "nor a descriptor of one" wait_for 30 few_files
 tap "the daemon ends in order" lab_end dut q2q-tund
 clean_log() {
     ! grep -E 'Sanitizer|runtime error|Assertion|signal 11' "$LAB_DIR"/dut-q2q-tund.log "$LAB_DIR/load.out"
 }
 kill -TERM "$SCALE_LOAD"
-wait_for 15 eval "! kill -0 $SCALE_LOAD"
+wait_for 60 eval "! kill -0 $SCALE_LOAD"
 tap "and nobody complains" clean_log
 tap_done

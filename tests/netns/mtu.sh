@@ -59,7 +59,7 @@ fill() {
 }
 begins_with() {
     links "$1" && nat_lab_renew alice bob && on alice q2q-tun up bob@server.test --yes >/dev/null &&
-        on alice q2q-tun wait bob@server.test --direct --timeout 20 >/dev/null &&
+        on alice q2q-tun wait bob@server.test --direct --timeout 60 >/dev/null &&
         fill 20 && both_carry 20 "$2" && device_stays
 }
 
@@ -75,12 +75,13 @@ lab_sshd bob alice || tap_bail "sshd"
 on alice sh -c 'head -c 9000000 /dev/urandom >/root/file'
 copy_starts() {
     rm -f "$LAB_DIR/scp.end"
+    on bob rm -f /root/file
     {
         on alice timeout 170 scp -q -l "$1" "${LAB_SSH_OPTIONS[@]}" /root/file bob.server.test.q2q:/root/file \
             </dev/null >"$LAB_DIR/scp.log" 2>&1
         echo $? >"$LAB_DIR/scp.end"
     } &
-    sleep 1
+    wait_for 30 on bob test -s /root/file
 }
 copy_ends() {
     wait_for 170 test -s "$LAB_DIR/scp.end"
@@ -103,8 +104,8 @@ links 9000
 copy_starts 8000
 fill 1000 &
 shrinks_here() {
-    on alice ip link set eth0 mtu 1400 && wait_for 10 carries alice bob 1372 && on alice ip link set eth0 mtu 9000 &&
-        wait_for 10 carries alice bob 8972 && device_stays
+    on alice ip link set eth0 mtu 1400 && wait_for 30 carries alice bob 1372 && on alice ip link set eth0 mtu 9000 &&
+        wait_for 30 carries alice bob 8972 && device_stays
 }
 tap "the same at the machine's own interface, and back" shrinks_here
 tap "that copy has survived too" copy_ends

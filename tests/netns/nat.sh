@@ -37,7 +37,7 @@ check carried double open easy-open-input
 check sym hard public public
 check sym hard block carrier
 check quiet no-udp home easy
-tap "doctor says that UDP is blocked" wait_for 15 says 'UDP is blocked' on quiet q2q-tun doctor
+tap "doctor says that UDP is blocked" wait_for 40 says 'UDP is blocked' on quiet q2q-tun doctor
 on quiet nft -f - <<'NFT'
 table inet own {
   chain out {

@@ -11,7 +11,7 @@ lab_start kinds
 lab_internet easy easy || tap_bail "no lab"
 on server ip addr add 192.0.2.11/24 dev eth0
 spawn server classify.log "$CLASSIFY" serve 192.0.2.10 192.0.2.11
-wait_for 5 on server sh -c 'ss -Hlun sport = :3479 | grep -q .' || tap_bail "the answering program"
+wait_for 20 on server sh -c 'ss -Hlun sport = :3479 | grep -q .' || tap_bail "the answering program"
 
 # is KIND FINDING...: each finding is among those behind a NAT of that kind.
 is() {

@@ -71,7 +71,7 @@ NFT
 nat_lab_distance() {
     local family
     spawn core delay.log "$abs_top_builddir/tests/netns/delay" far $((NAT_LAB_RTT_MS * 500))
-    wait_for 5 grep -q ready "$LAB_DIR/delay.log" && on core ip link set far up || return
+    wait_for 20 grep -q ready "$LAB_DIR/delay.log" && on core ip link set far up || return
     for family in -4 -6; do
         on core ip "$family" rule add pref 10 iif far lookup main &&
             on core ip "$family" rule add pref 20 iif lo lookup main &&
@@ -253,7 +253,7 @@ nat_lab_restore() {
 
 nat_lab_end() {
     on "$1" pkill -KILL -x q2q-tund
-    wait_for 10 eval "! on $1 pgrep -x q2q-tund"
+    wait_for 30 eval "! on $1 pgrep -x q2q-tund"
 }
 
 nat_lab_connected() {

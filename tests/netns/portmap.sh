@@ -34,12 +34,12 @@ alice_starts || tap_bail "alice"
 tap "PCP gives us a port" mapping PCP && show_mapping
 tap "in words" in_words PCP
 on alice q2q-tun up bob@server.test --yes >/dev/null
-tap "the peer is told of it" wait_for 10 told
-tap "packets go directly" wait_for 20 is_direct
+tap "the peer is told of it" wait_for 30 told
+tap "packets go directly" wait_for 60 is_direct
 gateway_stop
 tap "a gateway that restarts has lost it" gateway pcp
-tap "which is noticed at once" wait_for 5 is_mapped
+tap "which is noticed at once" wait_for 30 is_mapped
 tap "and said" alice_log_says 'the gateway has restarted'
 lab_end alice q2q-tund
-tap "it is given back at the end" wait_for 2 is_unmapped
+tap "it is given back at the end" wait_for 30 is_unmapped
 tap_done

@@ -16,7 +16,7 @@ portmap_lab() {
     on nat-a ip addr add $PORTMAP_OUTSIDE/32 dev wan
     on core ip route add $PORTMAP_OUTSIDE via 198.51.100.2
     tunnel_lab_register
-    wait_for 10 grep -q 'bob@server.test .* listens' "$LAB_DIR/server-q2q-server.log"
+    wait_for 30 grep -q 'bob@server.test .* listens' "$LAB_DIR/server-q2q-server.log"
 }
 
 gateway_rules() {
@@ -80,9 +80,9 @@ CONF
     on nat-a ip route replace 239.0.0.0/8 dev lan
     spawn nat-a miniupnpd.log miniupnpd -d -f /run/miniupnpd.conf -P /run/miniupnpd.pid
     if [ $upnp = yes ]; then
-        wait_for 10 on nat-a sh -c 'ss -Hlun sport = :1900 | grep -q .'
+        wait_for 30 on nat-a sh -c 'ss -Hlun sport = :1900 | grep -q .'
     else
-        wait_for 10 on nat-a sh -c 'ss -Hlun sport = :5351 | grep -q .'
+        wait_for 30 on nat-a sh -c 'ss -Hlun sport = :5351 | grep -q .'
     fi
 }
 
@@ -126,5 +126,5 @@ alice_starts() {
 }
 
 mapping() {
-    wait_for 20 alice_log_says "the gateway maps $PORTMAP_OUTSIDE:.* to us ($1)" && wait_for 2 is_mapped
+    wait_for 60 alice_log_says "the gateway maps $PORTMAP_OUTSIDE:.* to us ($1)" && wait_for 20 is_mapped
 }

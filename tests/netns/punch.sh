@@ -18,7 +18,7 @@ punch() {
     on bob "$PUNCH" peer 1 "$signals" 10.2.0.2 192.0.2.10 3478 3479 \
         >"$LAB_DIR/bob.out" 2>&1 </dev/null &
     bob=$!
-    wait_for 5 test -S "$signals" || return
+    wait_for 20 test -S "$signals" || return
     on alice "$PUNCH" peer 0 "$signals" 10.1.0.2 192.0.2.10 3478 3479 \
         >"$LAB_DIR/alice.out" 2>&1 </dev/null
     alice=$?

@@ -6,8 +6,8 @@ tunnel_lab relay hard hard
 tunnel_lab_register
 tunnel_lab_up
 tap "the tunnel is relayed" path_kind_is alice relay-tcp
-tap "soon the relay goes by UDP" wait_for 10 path_kind_is alice relay-udp
-tap "on both sides" wait_for 10 path_kind_is bob relay-udp
+tap "soon the relay goes by UDP" wait_for 30 path_kind_is alice relay-udp
+tap "on both sides" wait_for 30 path_kind_is bob relay-udp
 tap "ping" on alice ping -c 3 -i 0.2 -W 2 bob.server.test.q2q
 tap "a direct path is refused with the code for it" exits_with 8 on alice q2q-tun wait bob@server.test --direct --timeout 3
 lab_sshd bob alice || tap_bail "sshd"
@@ -34,7 +34,7 @@ NFT
 }
 tap "UDP to the server is blocked" block_udp
 tap "the tunnel goes on through TLS" on alice ping -c 20 -i 0.2 -W 2 bob.server.test.q2q
-tap "and says so" wait_for 10 path_kind_is alice relay-tcp
+tap "and says so" wait_for 30 path_kind_is alice relay-tcp
 tap "scp goes on" same_file
 on alice nft delete table inet block
 tap "once it is open again, UDP comes back" wait_for 60 path_kind_is alice relay-udp

@@ -48,7 +48,7 @@ for host in alice bob; do
     [ $host = alice ] && others='port = 4242\nworkers = 3'
     configure $host "[daemon]\n$others\n[network]\nport-mapping = off\ndscp = copy\nparity = off\n"
     tap "$host: what takes a restart is named" reload $host "needs a restart: port$([ $host = alice ] && echo ', workers')\$"
-    tap "$host: the rest holds at once" wait_for 10 says 'port-mapping = off' on $host q2q-tun doctor
+    tap "$host: the rest holds at once" wait_for 30 says 'port-mapping = off' on $host q2q-tun doctor
     configure $host '[daemon]\nlog-level = loud\n'
     tap "$host: a fault is told with file and line" reload $host 'q2q-tun.conf:2'
     tap "$host: and the one before holds" says 'the one before holds' tail -n 3 "$(log_of $host)"

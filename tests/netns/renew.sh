@@ -85,7 +85,7 @@ not_up() {
     ! peer_state_is alice up && ! peer_state_is bob up
 }
 tap "with the certificate the tunnel ends" wait_for $((LIFETIME * 2)) not_up
-tap "which is said" wait_for 10 grep -q 'the link is ended: .*expired' "$(log_of alice)" "$(log_of bob)"
+tap "which is said" wait_for 30 grep -q 'the link is ended: .*expired' "$(log_of alice)" "$(log_of bob)"
 tap "the server lets nobody in with it" wait_for 30 grep -q 'does not accept the certificate of alice' "$(log_of alice)"
 tap "and it was told once" eval '[ "$(grep -c "does not renew it" "$(log_of alice)")" = 1 ]'
 for host in alice bob; do

@@ -82,7 +82,7 @@ roams() {
     echo "# $description: $(cat "$LAB_DIR/gap")"
 }
 direct_again() {
-    tap "and the path is direct again" on alice q2q-tun wait bob@server.test --direct --timeout 30
+    tap "and the path is direct again" on alice q2q-tun wait bob@server.test --direct --timeout 60
 }
 
 new_address() {
@@ -128,8 +128,8 @@ to_ipv6_only() {
         on alice ip -6 route replace default via 2001:db8:66::1 && nat_lab_resolver alice 2001:db8:66::1
 }
 
-tap "a direct path" on alice q2q-tun wait bob@server.test --direct --timeout 20
-tap "an ssh" ssh_answers 10
+tap "a direct path" on alice q2q-tun wait bob@server.test --direct --timeout 60
+tap "an ssh" ssh_answers 60
 roams "a new address" 40 new_address
 direct_again
 roams "a second network, and the default route there" 40 second_network

@@ -54,7 +54,7 @@ no_interface() {
     ! on "$1" ip -br link | grep ^q2q-
 }
 tap "his interface is gone" no_interface bob
-tap "and alice's soon too" wait_for 15 no_interface alice
+tap "and alice's soon too" wait_for 30 no_interface alice
 tap "his daemon ends when asked to" on bob sh -c 'kill -TERM $(pgrep -o -x q2q-tund)'
-tap "within a second or two" wait_for 3 eval '! on bob pgrep -x q2q-tund -r R,S,D'
+tap "soon" wait_for 30 eval '! on bob pgrep -x q2q-tund -r R,S,D'
 tap_done

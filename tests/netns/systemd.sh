@@ -49,7 +49,7 @@ machine_boot() {
         >>"$LAB_DIR/$host-console.log" 2>&1 </dev/null &
     # In files: a test case runs in a shell of its own.
     echo $! >"$LAB_DIR/$host.machine-pid"
-    wait_for 30 machine_is_up "$host"
+    wait_for 120 machine_is_up "$host"
 }
 
 machine_runs() {
@@ -88,7 +88,7 @@ machines_stop() {
     for host in alice server; do
         machine_runs $host && kill -KILL "$(machine_leader $host)" 2>/dev/null
     done
-    sleep 0.3
+    wait_for 30 eval '! machine_runs alice && ! machine_runs server'
     lab_stop
 }
 
@@ -96,7 +96,7 @@ machine_reboot() {
     local host=$1
     # The way `systemctl reboot` goes: every unit is stopped, file systems are left, the machine starts anew.
     in_machine "$host" systemctl poweroff >/dev/null 2>&1
-    wait_for 30 eval "! machine_runs $host" || return 1
+    wait_for 90 eval "! machine_runs $host" || return 1
     machine_boot "$host"
 }
 
@@ -141,7 +141,7 @@ helper_has_nothing() {
         grep -q "^CapEff:.*0000000000000000" $status && grep -q "^Seccomp:.2" $status'
 }
 [ ! -e "$LAB_DIR/alice.tree/usr/local/libexec/q2q-tun/q2q-tun-upnp" ] ||
-    tap "the process that talks UPnP runs, without any capability" wait_for 5 helper_has_nothing
+    tap "the process that talks UPnP runs, without any capability" wait_for 30 helper_has_nothing
 tap "the gateway is found, and asked for a port" says 'your router (is being asked|maps)' in_machine alice q2q-tun doctor
 echo "alice's password" >"$LAB_DIR/alice.tree/root/password"
 invite=$(in_machine server q2q-server invite create)
@@ -153,9 +153,9 @@ tap "q2q-tun@bob brings the peer up" unit_starts alice "$unit"
 tap "ping" in_machine alice ping -c 3 -i 0.2 -W 2 bob.server.test.q2q
 tap "alice's machine reboots" machine_reboot alice
 tap "the unit is active" wait_for 60 in_machine alice systemctl is-active "$unit"
-tap "the tunnel is back" wait_for 30 in_machine alice ping -c 2 -i 0.2 -W 2 bob.server.test.q2q
+tap "the tunnel is back" wait_for 60 in_machine alice ping -c 2 -i 0.2 -W 2 bob.server.test.q2q
 tap "the server's machine reboots" machine_reboot server
-tap "q2q-server.service is active" wait_for 30 in_machine server systemctl is-active q2q-server.service
+tap "q2q-server.service is active" wait_for 60 in_machine server systemctl is-active q2q-server.service
 online() {
     in_machine alice q2q-tun --json status | grep -q '"connected": true'
 }

@@ -44,21 +44,21 @@ table inet deaf {
     }
 }
 NFT
-    nat_lab_end home && lab_daemon_start home && wait_for 30 nat_lab_connected home
+    nat_lab_end home && lab_daemon_start home && wait_for 60 nat_lab_connected home
 }
 on home-nat sysctl -qw net.netfilter.nf_conntrack_acct=1
 tap "a firewall that lets connect, but nothing follow, is found out" deaf
 tap "and gone around" way_is home "TLS on port 443"
-tap "two walled networks: the relay" wait_for 20 path_is walled relay-tcp
-tap "ping" wait_for 20 on walled ping -c 1 -W 2 home.server.test.q2q
+tap "two walled networks: the relay" wait_for 60 path_is walled relay-tcp
+tap "ping" wait_for 60 on walled ping -c 1 -W 2 home.server.test.q2q
 # UDP is stopped in one network; a peer of it can be connected to.
 nat_lab_side quiet no-udp || tap_bail no-udp
 nat_lab_side open public || tap_bail public
 nat_lab_meet quiet open || tap_bail "they do not meet"
 nat_lab_renew quiet open || tap_bail "the daemons"
 tap "no UDP, and a peer with a public address: a tunnel" first_answer quiet open
-tap "directly, by TCP" wait_for 10 path_is quiet direct-tcp
-tap "and the peer says the same" wait_for 10 path_is open direct-tcp
+tap "directly, by TCP" wait_for 60 path_is quiet direct-tcp
+tap "and the peer says the same" wait_for 60 path_is open direct-tcp
 tap "doctor says why" says 'by TCP' on quiet q2q-tun doctor open@server.test
 tap "pings pass" on quiet ping -c 20 -i 0.05 -W 2 open.server.test.q2q
 stop_tcp() {
@@ -72,7 +72,7 @@ table inet stop {
     }
 }
 NFT
-    wait_for 20 path_is quiet relay-tcp && on quiet ping -c 3 -i 0.2 -W 2 open.server.test.q2q
+    wait_for 60 path_is quiet relay-tcp && on quiet ping -c 3 -i 0.2 -W 2 open.server.test.q2q
 }
 start_tcp() {
     on quiet-nat nft delete table inet stop && wait_for 40 path_is quiet direct-tcp
@@ -83,9 +83,9 @@ stranger() {
     port=$(on open sh -c "ss -Hltnp | grep q2q-tund | sed -nE 's/.*:([0-9]+) .*/\\1/p' | head -n 1")
     on quiet /usr/bin/python3 - "$1" "$port" <<'PYTHON'
 import socket, sys
-s = [socket.create_connection((sys.argv[1], int(sys.argv[2])), 3) for _ in range(8)]
+s = [socket.create_connection((sys.argv[1], int(sys.argv[2])), 20) for _ in range(8)]
 for one in s:
-    one.settimeout(8)
+    one.settimeout(30)
     try:
         one.send(b"\1" * 41)
     except OSError:

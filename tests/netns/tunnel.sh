@@ -7,12 +7,12 @@ tunnel_lab tunnel
 tap "status without an identity says how to get one" says 'register' on alice q2q-tun identity
 tap "alice registers" lab_register alice alice@server.test server
 tap "bob registers" lab_register bob bob@server.test server
-tap "bob is not allowed to be reached before he says so" exits_with 4 on alice q2q-tun up bob@server.test --yes --wait 5
+tap "bob is not allowed to be reached before he says so" exits_with 4 on alice q2q-tun up bob@server.test --yes --wait 30
 tap "bob sees who asked" says 'alice@server.test' on bob q2q-tun requests
 tap "bob allows alice" on bob q2q-tun allow alice@server.test --yes
 # Bob calls back as soon as he allows her. That his key is not known yet must not turn the next
 # --yes into a question.
-wait_for 3 says 'not known here yet' on alice q2q-tun status bob@server.test
+wait_for 20 says 'not known here yet' on alice q2q-tun status bob@server.test
 tap "alice brings the tunnel up" on alice q2q-tun up bob@server.test --yes
 tap "bob's name resolves to his virtual address" \
     says "$(status_of alice "['peers'][0]['ipv4']")" on alice getent ahostsv4 bob.server.test.q2q
@@ -20,7 +20,7 @@ tap "and back" says 'bob.server.test.q2q' on alice getent hosts "$(status_of ali
 tap "IPv4 ping" on alice ping -c 3 -i 0.2 -W 2 bob.server.test.q2q
 tap "IPv6 ping" on alice ping -6 -c 3 -i 0.2 -W 2 bob.server.test.q2q
 tap "ping the other way" on bob ping -c 3 -i 0.2 -W 2 alice.server.test.q2q
-tap "the path becomes direct" on alice q2q-tun wait bob@server.test --direct --timeout 20
+tap "the path becomes direct" on alice q2q-tun wait bob@server.test --direct --timeout 60
 tap "q2q-tun ping says so" says 'direct-udp' on alice q2q-tun ping bob@server.test -c 2 -i 0.2
 tap "the interface carries the peer's address" says 'bob@server.test' on alice ip link show dev q2q-bob
 
@@ -61,7 +61,7 @@ tap "down" on alice q2q-tun down bob@server.test
 no_interface() {
     ! on "$1" ip -br link | grep ^q2q-
 }
-tap "no interface is left at alice" wait_for 3 no_interface alice
+tap "no interface is left at alice" wait_for 30 no_interface alice
 tap "and up again" on alice q2q-tun up bob@server.test
 tap "which carries packets" on alice ping -c 2 -i 0.2 -W 2 bob.server.test.q2q
 
@@ -70,10 +70,13 @@ upgrade_loses_nothing() {
     local output
     on alice q2q-tun down bob@server.test
     on alice q2q-tun up bob@server.test || return 1
-    output=$(on alice ping -4 -q -c 1500 -i 0.002 -W 2 bob.server.test.q2q)
-    echo "$output"
-    path_kind_is alice direct-udp && grep -q '1500 received, 0% packet loss' <<<"$output" &&
-        ! grep -q duplicates <<<"$output"
+    for _ in $(seq 10); do # the first is enough but where the machine is busy
+        output=$(on alice ping -4 -q -c 1500 -i 0.002 -W 5 bob.server.test.q2q)
+        echo "$output"
+        grep -q '1500 received, 0% packet loss' <<<"$output" && ! grep -q duplicates <<<"$output" || return
+        path_kind_is alice direct-udp && return
+    done
+    return 1
 }
 tap "moving from the relay to the direct path loses and doubles nothing" upgrade_loses_nothing
 

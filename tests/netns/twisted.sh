@@ -35,21 +35,21 @@ spawn bob python-listen.log $PEER --state /root/py --host 192.0.2.10 --port 8788
 listens() {
     on server q2q-server --data-dir $LAB_DATA status | grep -q py@server.test
 }
-tap "and listens" wait_for 10 listens
+tap "and listens" wait_for 30 listens
 on alice q2q-tun up py@server.test --yes --wait 5 >"$LAB_DIR/up.log" 2>&1
-tap "our daemon finds it: the inbound arrives there" wait_for 5 grep -q 'inbound from alice@server.test' "$LAB_DIR/python-listen.log"
+tap "our daemon finds it: the inbound arrives there" wait_for 30 grep -q 'inbound from alice@server.test' "$LAB_DIR/python-listen.log"
 tap "and says that it is no q2q-tun" says 'does not speak q2q-tun' cat "$LAB_DIR/up.log"
 
 # A Python server, and our daemon at it.
 spawn stock python-server.log $PEER --state /root/server --host 192.0.3.10 serve stock.test --port 8788
-wait_for 10 on stock sh -c 'ss -Hltn sport = :8788 | grep -q .' || tap_bail "the Python server"
+wait_for 30 on stock sh -c 'ss -Hltn sport = :8788 | grep -q .' || tap_bail "the Python server"
 tap "our daemon registers at a Python server" \
     on alice q2q-tun register alice@stock.test --password-file /root/password --yes
 tap "and has a certificate of it" says 'alice@stock.test' on alice q2q-tun identity
 connected() {
     on alice q2q-tun identity | grep 'alice@stock.test' | grep -qv 'not connected'
 }
-tap "and listens there" wait_for 15 connected
+tap "and listens there" wait_for 40 connected
 tap "a second Python user registers there" on bob $PEER --state /root/py2 --host 192.0.3.10 --port 8788 register py@stock.test secret2
 tap "and authorizes" on bob $PEER --state /root/py2 --host 192.0.3.10 --port 8788 authorize py@stock.test secret2
 tap "and asks for our daemon, which shows nothing to whom it does not know" says '^entries 0' \
