@@ -531,6 +531,257 @@ static void a_full_socket_makes_those_wait_who_send_most(void **state)
 	relay_free(r);
 }
 
+/* ---- many users ---- */
+
+#define N_USERS 8
+#define N_WAYS  (N_USERS + 3) /* the first user has four connections */
+
+/* Senders with a channel each to one end that only listens. */
+struct crowd {
+	struct relay *r;
+	struct relay_end *sink, *ends[N_WAYS];
+	struct relay_place places[N_WAYS];
+	uint8_t names[N_WAYS][Q2Q_CHANNEL_BYTES];
+};
+
+static unsigned user_of(unsigned way)
+{
+	return way < N_USERS ? way : 0;
+}
+
+static void open_way(struct crowd *c, struct relay_end *from, struct relay_end *to, unsigned way)
+{
+	char id[RELAY_ID_BYTES + 1], at[ENDPOINT_TEXT_BYTES];
+	uint8_t back[Q2Q_CHANNEL_BYTES] = "to me  ";
+
+	id_of(way + 1, id);
+	memcpy(c->names[way], "from   ", Q2Q_CHANNEL_BYTES);
+	c->names[way][7] = (uint8_t)(way + 1);
+	back[7] = (uint8_t)(way + 1);
+	assert_int_equal(add(from, to, id), 0);
+	assert_int_equal(relay_channel_new(from, id, 32, c->names[way], KEY_A), 0);
+	assert_int_equal(relay_channel_new(to, id, 32, back, KEY_B), 0);
+	snprintf(at, sizeof(at), "192.0.2.1:%u", 1000 + way);
+	c->places[way] = place(at);
+	assert_int_equal(bind_by(c->r, c->names[way], KEY_A, 1, at, 0), 0);
+	assert_int_equal(bind_by(c->r, back, KEY_B, 1, "192.0.2.2:2", 0), 0);
+}
+
+static struct crowd crowd_of(const struct relay_config *config)
+{
+	struct crowd c = { .r = relay_new(config) };
+
+	assert_non_null(c.r);
+	c.sink = new_end(c.r, "sink@b.test");
+	for (unsigned i = 0; i < N_WAYS; i++) {
+		char name[32];
+
+		snprintf(name, sizeof(name), "user%u@a.test", user_of(i));
+		c.ends[i] = new_end(c.r, name);
+		open_way(&c, c.ends[i], c.sink, i);
+	}
+	return c;
+}
+
+static void crowd_end(struct crowd *c)
+{
+	for (unsigned i = 0; i < N_WAYS; i++)
+		relay_end_free(c->ends[i]);
+	relay_end_free(c->sink);
+	relay_free(c->r);
+}
+
+static int send_by(struct crowd *c, unsigned way, size_t n_bytes, bool congested, uint64_t now_us)
+{
+	const struct relay_place *to;
+	const uint8_t *name;
+
+	return relay_channel_route(c->r, c->names[way], &c->places[way].remote, n_bytes, congested,
+				   now_us, &name, &to);
+}
+
+static const struct relay_config crowd_config = {
+	.seed = { 1, 2 },
+	.ends_max = 32,
+	.rendezvous_max = 64,
+	.rendezvous_per_end_max = 32,
+	.bytes_per_s = 100000000,
+	.burst_bytes = 100000000,
+	.queue_max_bytes = 1000000,
+};
+
+/* Jain, Chiu and Hawe 1984: 1 when all have the same, 1/n when one has all. */
+static double jain(const uint64_t *got)
+{
+	double sum = 0, squares = 0;
+
+	for (unsigned i = 0; i < N_USERS; i++) {
+		sum += (double)got[i];
+		squares += (double)got[i] * (double)got[i];
+	}
+	return squares > 0 ? sum * sum / (N_USERS * squares) : 0;
+}
+
+/*
+ * The first user sends on each of its four connections, and on each ten times what any other does,
+ * who all send twice their share; who comes first changes from one millisecond to the next. A
+ * socket that takes `line_bytes` a millisecond (0: any number) says that it is full while something
+ * waits before it, and loses what finds no room.
+ */
+static void crowd_sends(struct crowd *c, uint64_t line_bytes, uint64_t got[N_USERS])
+{
+	const uint64_t room_bytes = 64000;
+	uint64_t waiting = 0;
+
+	for (uint64_t ms = 0; ms < 10000; ms++) {
+		waiting -= min_u64(waiting, line_bytes);
+		for (unsigned i = 0; i < N_WAYS; i++) {
+			const unsigned way = (unsigned)((i + ms * 7) % N_WAYS);
+			const unsigned n = user_of(way) == 0 ? 20 : 2;
+
+			for (unsigned k = 0; k < n; k++) {
+				const bool full = waiting > 0 && line_bytes > 0;
+
+				if (send_by(c, way, 1000, full, ms * 1000) != 0 ||
+				    (line_bytes > 0 && waiting + 1000 > room_bytes))
+					continue;
+				waiting += 1000;
+				got[user_of(way)] += 1000;
+			}
+		}
+	}
+}
+
+static void one_greedy_account_gets_its_share_and_no_more(void **state)
+{
+	struct relay_config config = crowd_config;
+	uint64_t got[N_USERS] = { 0 }, all = 0;
+	struct crowd c;
+
+	(void)state;
+	config.total_bytes_per_s = 8000000; /* 1 MB/s for each; 94 MB/s are sent */
+	c = crowd_of(&config);
+	crowd_sends(&c, 0, got);
+	for (unsigned i = 0; i < N_USERS; i++)
+		all += got[i];
+	print_message("limit: Jain index %.4f, greedy %.2f MB, another %.2f MB, all %.2f MB\n",
+		      jain(got), (double)got[0] / 1e6, (double)got[1] / 1e6, (double)all / 1e6);
+	assert_true(jain(got) > 0.99);
+	for (unsigned i = 0; i < N_USERS; i++)
+		assert_in_range(got[i], 9000000, 11500000);
+	assert_in_range(all, 76000000, 88000000);
+	crowd_end(&c);
+}
+
+static void a_full_line_is_shared_alike(void **state)
+{
+	struct crowd c = crowd_of(&crowd_config);
+	uint64_t got[N_USERS] = { 0 }, all = 0;
+
+	(void)state;
+	crowd_sends(&c, 8000, got);
+	for (unsigned i = 0; i < N_USERS; i++)
+		all += got[i];
+	print_message("line: Jain index %.4f, greedy %.2f MB, another %.2f MB, all %.2f MB\n",
+		      jain(got), (double)got[0] / 1e6, (double)got[1] / 1e6, (double)all / 1e6);
+	assert_true(jain(got) > 0.99);
+	assert_in_range(all, 76000000, 81000000); /* and none of it stands idle */
+	crowd_end(&c);
+}
+
+static void channels_of_one_account_share_its_quota_with_its_connections(void **state)
+{
+	struct relay_config config = crowd_config;
+	struct crowd c;
+
+	(void)state;
+	config.bytes_per_s = 1000;
+	config.burst_bytes = 4000;
+	c = crowd_of(&config);
+	for (unsigned way = N_USERS; way < N_WAYS; way++)
+		assert_int_equal(send_by(&c, way, 1000, false, 0), 0);
+	assert_int_equal(relay_charge_bytes(c.ends[0], 1000, 0, 0), 0);
+	for (unsigned way = N_USERS; way < N_WAYS; way++)
+		assert_int_equal(send_by(&c, way, 1, false, 0), RELAY_LIMITED);
+	assert_int_equal(send_by(&c, 0, 1, false, 0), RELAY_LIMITED);
+	assert_int_equal(relay_charge_bytes(c.ends[0], 1, 0, 0), RELAY_LIMITED);
+	assert_int_equal(send_by(&c, 1, 4000, false, 0), 0);
+	assert_int_equal(send_by(&c, N_USERS, 1000, false, US_PER_S), 0);
+	assert_int_equal(send_by(&c, 0, 1, false, US_PER_S), RELAY_LIMITED);
+	crowd_end(&c);
+}
+
+/* Neither served, nor charged to whom it says that it is. */
+static void who_is_not_there_is_not_served_and_costs_nobody(void **state)
+{
+	struct relay_config config = crowd_config;
+	const struct relay_place *to;
+	struct relay_stats stats;
+	const uint8_t *name;
+	struct crowd c;
+
+	(void)state;
+	config.bytes_per_s = 1000;
+	config.burst_bytes = 4000;
+	c = crowd_of(&config);
+	for (unsigned i = 0; i < 100; i++) {
+		const struct relay_place stranger = place("203.0.113.9:9");
+
+		/* The name of another session, from where another session is; a stranger with a
+		 * name that it saw; a name that nobody has. */
+		assert_int_equal(relay_channel_route(c.r, c.names[1], &c.places[2].remote, 1000,
+						     false, 0, &name, &to),
+				 RELAY_UNKNOWN);
+		assert_int_equal(relay_channel_route(c.r, c.names[1], &stranger.remote, 1000, false,
+						     0, &name, &to),
+				 RELAY_UNKNOWN);
+		assert_int_equal(relay_channel_route(c.r, (const uint8_t *)"nobody's",
+						     &c.places[1].remote, 1000, false, 0, &name,
+						     &to),
+				 RELAY_UNKNOWN);
+	}
+	relay_stats(c.r, &stats);
+	assert_int_equal(stats.relayed_bytes, 0);
+	assert_int_equal(stats.n_channel_bad, 200);
+	assert_int_equal(send_by(&c, 1, 4000, false, 0), 0);
+	crowd_end(&c);
+}
+
+static void channels_of_an_end_are_bounded(void **state)
+{
+	struct relay_config config = crowd_config;
+	struct crowd c = { 0 };
+	struct relay_end *a, *b;
+	struct relay_stats stats;
+
+	(void)state;
+	config.rendezvous_per_end_max = 4;
+	c.r = relay_new(&config);
+	assert_non_null(c.r);
+	a = new_end(c.r, "alice@a.test");
+	b = new_end(c.r, "bob@b.test");
+	for (unsigned i = 0; i < N_WAYS; i++)
+		open_way(&c, a, b, i);
+	relay_stats(c.r, &stats);
+	assert_int_equal(stats.n_rendezvous, 4);
+	assert_int_equal(stats.n_channels, 2 * 4);
+	assert_false(relay_channel_known(c.r, c.names[0]));
+	assert_true(relay_channel_known(c.r, c.names[N_WAYS - 1]));
+	/* One more of the same rendezvous is one in place of another. */
+	for (uint8_t i = 0; i < 100; i++) {
+		const uint8_t fresh[Q2Q_CHANNEL_BYTES] = { 'n', 'e', 'w', i };
+		char id[RELAY_ID_BYTES + 1];
+
+		id_of(N_WAYS, id);
+		assert_int_equal(relay_channel_new(a, id, 32, fresh, KEY_A), 0);
+	}
+	relay_stats(c.r, &stats);
+	assert_int_equal(stats.n_channels, 2 * 4);
+	relay_end_free(a);
+	relay_end_free(b);
+	relay_free(c.r);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -548,6 +799,11 @@ int main(void)
 		cmocka_unit_test(only_a_fresh_bind_of_the_right_key_moves_an_end),
 		cmocka_unit_test(overload_is_shared_alike),
 		cmocka_unit_test(a_full_socket_makes_those_wait_who_send_most),
+		cmocka_unit_test(one_greedy_account_gets_its_share_and_no_more),
+		cmocka_unit_test(a_full_line_is_shared_alike),
+		cmocka_unit_test(channels_of_one_account_share_its_quota_with_its_connections),
+		cmocka_unit_test(who_is_not_there_is_not_served_and_costs_nobody),
+		cmocka_unit_test(channels_of_an_end_are_bounded),
 		cmocka_unit_test(many_random_steps_agree_with_a_plain_model),
 	};
 
