@@ -76,6 +76,29 @@ static json_t *counters(const struct server *s)
 		COUNT(relay.n_channel_bad), "channel_unbound", COUNT(relay.n_channel_unbound));
 }
 
+/* How many datagrams a system call moved, which is what batches and segments are for. */
+static json_t *udp_counters(const struct server *s)
+{
+	struct net_udp_stats all = { .gso = s->n_sockets > 0, .gro = s->n_sockets > 0 };
+
+	for (size_t i = 0; i < s->n_sockets; i++) {
+		const struct net_udp_stats one = net_udp_stats(s->sockets[i].udp);
+
+		all.rx_calls += one.rx_calls;
+		all.rx_datagrams += one.rx_datagrams;
+		all.tx_calls += one.tx_calls;
+		all.tx_datagrams += one.tx_datagrams;
+		all.tx_dropped += one.tx_dropped;
+		all.gso &= one.gso;
+		all.gro &= one.gro;
+	}
+	return json_pack("{s:b, s:b, s:I, s:I, s:I, s:I, s:I}", "gso", all.gso, "gro", all.gro,
+			 "received_datagrams", COUNT(all.rx_datagrams), "receive_calls",
+			 COUNT(all.rx_calls), "sent_datagrams", COUNT(all.tx_datagrams),
+			 "send_calls", COUNT(all.tx_calls), "dropped_datagrams",
+			 COUNT(all.tx_dropped));
+}
+
 static unsigned count_authorized(const struct server *s)
 {
 	const struct client *c;
@@ -98,7 +121,7 @@ static json_t *status(struct server *s)
 	if (store_user_count(s->domain.store, &n_users) != 0)
 		n_users = 0;
 	return json_pack("{s:i, s:b, s:s, s:s, s:s, s:s, s:s?, s:o, s:I, s:I, s:i, s:i, s:i, s:o, "
-			 "s:I, s:I, s:i, s:I, s:i, s:o}",
+			 "s:I, s:I, s:i, s:I, s:i, s:o, s:o}",
 			 "v", 1, "running", 1, "domain", s->domain.name, "fingerprint",
 			 s->domain.fingerprint, "version", PACKAGE_VERSION, "registration",
 			 registration_name((enum registration)s->options->registration),
@@ -108,8 +131,8 @@ static json_t *status(struct server *s)
 			 (int)count_authorized(s), "n_online", (int)online.n, "online", online.list,
 			 "relayed_bytes", COUNT(relay.relayed_bytes), "relayed_messages",
 			 COUNT(relay.n_relayed), "rendezvous", (int)relay.n_rendezvous,
-			 "rendezvous_total", COUNT(relay.n_rendezvous_made),
-			 "channels", (int)relay.n_channels, "counters", counters(s));
+			 "rendezvous_total", COUNT(relay.n_rendezvous_made), "channels",
+			 (int)relay.n_channels, "udp", udp_counters(s), "counters", counters(s));
 }
 
 /* ---- requests -------------------------------------------------------------------------------- */

@@ -23,6 +23,16 @@ relayed_by_udp() {
         /usr/bin/python3 -c 'import json,sys; print(json.load(sys.stdin)["counters"]["relayed_udp_bytes"])')" -gt 10000000 ]
 }
 tap "most of them went by UDP" relayed_by_udp
+# Where the kernel has segments, one system call moves several datagrams.
+relayed_in_batches() {
+    on server q2q-server --data-dir "$LAB_DATA" --json status | /usr/bin/python3 -c '
+import json, sys
+udp = json.load(sys.stdin)["udp"]
+print(udp)
+sys.exit((udp["gro"] and udp["receive_calls"] * 2 > udp["received_datagrams"]) or
+         (udp["gso"] and udp["send_calls"] * 2 > udp["sent_datagrams"]))'
+}
+tap "several datagrams a system call" relayed_in_batches
 
 # UDP to the server is blocked on one side in the middle of it all
 block_udp() {
