@@ -13,6 +13,15 @@
  * told apart; then others get their turn.
  */
 #define TUN_READS_PER_WAKE_UP 256
+/*
+ * Where many devices have something, others' turn must not take long to come: they share so many
+ * reads in a turn of the loop. Nor must it where the queue behind the device is full, and each
+ * packet read makes another be dropped: what is too much had better wait in the device, where who
+ * sent it must wait too, and what the kernel drops costs least. The few reads left are for other
+ * flows.
+ */
+#define TUN_READS_PER_TURN 512
+#define TUN_READS_MIN      4
 
 /* ---- virtual addresses ---- */
 
@@ -120,13 +129,28 @@ void link_device_lost(struct link *link)
 	link_device_ask(link);
 }
 
+/* Of one device now. The number of those that are ready is that of the last turn. */
+static unsigned reads_allowed(struct worker *w, uint64_t now_us)
+{
+	if (w->tun_turn_us != now_us) {
+		w->tun_turn_us = now_us;
+		w->n_tun_ready_before = w->n_tun_ready;
+		w->n_tun_ready = 0;
+	}
+	w->n_tun_ready++;
+	const size_t share = TUN_READS_PER_TURN / max_u64(w->n_tun_ready, w->n_tun_ready_before);
+
+	return (unsigned)min_size(max_u64(share, TUN_READS_MIN), TUN_READS_PER_WAKE_UP);
+}
+
 static void on_tun(void *user, unsigned ready)
 {
 	struct link *link = user;
 	const uint64_t now_us = link_now_us(link);
+	unsigned n_left = reads_allowed(link->worker, now_us);
 
 	(void)ready;
-	for (unsigned i = 0; i < TUN_READS_PER_WAKE_UP; i++) {
+	while (n_left-- > 0) {
 		uint8_t *room = link->worker->discard;
 		const int how = session_tun_room(link->session, &room);
 		int n;
@@ -148,6 +172,8 @@ static void on_tun(void *user, unsigned ready)
 		}
 		if (n <= 0)
 			break;
+		if (n_left > TUN_READS_MIN && session_tun_full(link->session))
+			n_left = TUN_READS_MIN;
 	}
 	links_pump(link);
 }

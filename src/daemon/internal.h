@@ -787,6 +787,9 @@ struct worker {
 	size_t freed_bytes;   /* of messages, not yet given back to the system */
 	bool ran_once;        /* and code that nobody needs any more */
 	uint64_t trim_cpu_us; /* what the process had used when `trim` was armed */
+	uint64_t tun_turn_us;        /* the turn in which devices were read last, */
+	unsigned n_tun_ready;        /* how many of them had something, */
+	unsigned n_tun_ready_before; /* and in the turn before */
 	unsigned n_links;
 	uint64_t n_dropped; /* what had to cross while a mailbox was full */
 	/* With more than one of them; see workers.c. */

@@ -84,6 +84,11 @@ void session_tun_commit(struct session *s, size_t frame_bytes, uint64_t now_us)
 	s->tun_room = NULL;
 }
 
+bool session_tun_full(const struct session *s)
+{
+	return s->assoc && !ptcp_message_room(s->assoc);
+}
+
 /* ---- from the peer ---- */
 
 /* The next message that is a packet for us, in s->packet. */

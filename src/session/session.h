@@ -407,6 +407,8 @@ void session_too_big(struct session *s, const struct session_send *send, uint64_
  */
 int session_tun_room(struct session *s, uint8_t **ret_room);
 void session_tun_commit(struct session *s, size_t frame_bytes, uint64_t now_us);
+/* The queue is full: for one more message the fattest flow loses one. */
+bool session_tun_full(const struct session *s);
 
 struct session_frame {
 	uint8_t header[TUN_VNET_BYTES]; /* virtio_net_hdr for devices that want one */
