@@ -77,12 +77,6 @@ tap "bob too" reload bob "$again"
 tap "the tunnel was never down" eval '[ "$(association alice) $(association bob)" = "$alice_before $bob_before" ] && peer_state_is alice up && ! grep -q "link up -> " "$(log_of alice)" "$(log_of bob)"'
 on alice pkill -INT -x ping
 wait $ping_pid 2>/dev/null
-# A busy machine may drop one.
-packets_passed() {
-    tail -n 3 "$LAB_DIR/ping.log"
-    sed -n 's/ packets transmitted, \([0-9]*\) received.*/ \1/p' "$LAB_DIR/ping.log" |
-        awk '{ good = $1 > 50 && $2 >= 0.98 * $1 } END { exit !good }'
-}
 tap "and packets passed" packets_passed
 
 # ---- the server

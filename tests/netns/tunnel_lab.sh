@@ -47,3 +47,10 @@ peer_state_is() {
 path_kind_is() {
     [ "$(status_of "$1" "['peers'][0]['path']['kind']")" = "$2" ]
 }
+
+# Whether a ping of alice that wrote ping.log lost next to nothing; a busy machine may drop one.
+packets_passed() {
+    tail -n 3 "$LAB_DIR/ping.log"
+    sed -n 's/ packets transmitted, \([0-9]*\) received.*/ \1/p' "$LAB_DIR/ping.log" |
+        awk '{ good = $1 > 50 && $2 >= 0.98 * $1 } END { exit !good }'
+}

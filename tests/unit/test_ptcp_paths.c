@@ -106,18 +106,24 @@ static uint64_t thin_stream(struct pair *p, void *user)
 	return *due_us;
 }
 
+/* Two paths, the direct one in use by a thin stream; then that one leads nowhere any more. */
+static void start_and_cut_direct(uint64_t seed, uint64_t *due_us)
+{
+	start(seed, NULL);
+	pair_path_add(&pair, RELAY, PTCP_PATH_RELAY, 1472);
+	pair_path_add(&pair, DIRECT, PTCP_PATH_DIRECT, 1472);
+	assert_true(pair_establish(&pair));
+	pair_run(&pair, 2 * US_PER_S, thin_stream, due_us);
+	assert_int_equal(active(0), DIRECT);
+	pair.links[0][DIRECT - 1].cut = pair.links[1][DIRECT - 1].cut = true;
+}
+
 static void a_thin_stream_too_shows_that_its_path_is_dead(void **state)
 {
 	uint64_t due_us = 0;
 
 	(void)state;
-	start(12, NULL);
-	pair_path_add(&pair, RELAY, PTCP_PATH_RELAY, 1472);
-	pair_path_add(&pair, DIRECT, PTCP_PATH_DIRECT, 1472);
-	assert_true(pair_establish(&pair));
-	pair_run(&pair, 2 * US_PER_S, thin_stream, &due_us);
-	assert_int_equal(active(0), DIRECT);
-	pair.links[0][DIRECT - 1].cut = pair.links[1][DIRECT - 1].cut = true;
+	start_and_cut_direct(12, &due_us);
 	pair_run(&pair, 1200 * US_PER_MS, thin_stream, &due_us);
 	assert_int_equal(active(0), RELAY);
 	pair_fini(&pair);
@@ -183,13 +189,7 @@ static void a_path_in_doubt_is_left_before_it_is_given_up(void **state)
 	uint64_t due_us = 0;
 
 	(void)state;
-	start(14, NULL);
-	pair_path_add(&pair, RELAY, PTCP_PATH_RELAY, 1472);
-	pair_path_add(&pair, DIRECT, PTCP_PATH_DIRECT, 1472);
-	assert_true(pair_establish(&pair));
-	pair_run(&pair, 2 * US_PER_S, thin_stream, &due_us);
-	assert_int_equal(active(0), DIRECT);
-	pair.links[0][DIRECT - 1].cut = pair.links[1][DIRECT - 1].cut = true;
+	start_and_cut_direct(14, &due_us);
 	pair_run(&pair, 100 * US_PER_MS, thin_stream, &due_us);
 	assert_int_equal(ptcp_path_check(pair.end[0].a, DIRECT, pair.now_us), 0);
 	assert_int_equal(ptcp_path_check(pair.end[0].a, RELAY, pair.now_us), 0);
