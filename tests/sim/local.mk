@@ -7,7 +7,8 @@ SIM_SOURCES = \
 	tests/sim/net.c \
 	tests/sim/sim.h \
 	tests/sim/streams.c \
-	tests/sim/world.c
+	tests/sim/world.c \
+	tests/unit/wrapped_memory.h
 SIMULATOR_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=free
 SIM_LIBS = src/ptcp/libptcp.la src/base/libbase.la $(CMOCKA_LIBS)
 check_PROGRAMS += tests/sim/sim_seeds

@@ -1,17 +1,9 @@
 /* Allocation, counted and refused. Linked with --wrap. */
 #include "sim.h"
+#include "../unit/wrapped_memory.h"
 
 #include <malloc.h>
 #include <stdio.h>
-
-void *__real_malloc(size_t n_bytes);
-void *__real_calloc(size_t n, size_t n_bytes);
-void *__real_realloc(void *p, size_t n_bytes);
-void __real_free(void *p);
-void *__wrap_malloc(size_t n_bytes);
-void *__wrap_calloc(size_t n, size_t n_bytes);
-void *__wrap_realloc(void *p, size_t n_bytes);
-void __wrap_free(void *p);
 
 static struct {
 	size_t used_bytes, peak_bytes;

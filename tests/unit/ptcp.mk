@@ -26,7 +26,7 @@ tests_unit_test_ptcp_messages_LDADD = src/ptcp/libptcp.la src/base/libbase.la $(
 check_PROGRAMS += tests/unit/test_ptcp_parity_wire
 TESTS += tests/unit/test_ptcp_parity_wire
 tests_unit_test_ptcp_parity_wire_SOURCES = tests/unit/test_ptcp_parity_wire.c \
-	tests/unit/ptcp_pair.c tests/unit/ptcp_pair.h
+	tests/unit/ptcp_pair.c tests/unit/ptcp_pair.h tests/unit/wrapped_memory.h
 tests_unit_test_ptcp_parity_wire_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=malloc,--wrap=calloc \
 	-Wl,--wrap=realloc,--wrap=free
 tests_unit_test_ptcp_parity_wire_LDADD = src/ptcp/libptcp.la src/base/libbase.la $(CMOCKA_LIBS)

@@ -15,6 +15,6 @@ tests_unit_test_q2q_classic_LDADD = $(Q2Q_TEST_LIBS)
 check_PROGRAMS += tests/unit/test_q2q_memory
 TESTS += tests/unit/test_q2q_memory
 tests_unit_test_q2q_memory_SOURCES = tests/unit/test_q2q_memory.c tests/unit/q2q_script.c \
-	tests/unit/q2q_script.h tests/unit/vectors.c tests/unit/vectors.h
+	tests/unit/q2q_script.h tests/unit/vectors.c tests/unit/vectors.h tests/unit/wrapped_memory.h
 tests_unit_test_q2q_memory_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=malloc,--wrap=calloc
 tests_unit_test_q2q_memory_LDADD = $(Q2Q_TEST_LIBS)

@@ -1,49 +1,10 @@
 /*
  * What threads need of net: letters into a loop, turns, and one port for several sockets.
  */
-#include "unit.h"
-#include "net/net.h"
+#include "net_rig.h"
 
 #include <pthread.h>
 #include <sched.h>
-
-#define PATIENCE_US (20 * US_PER_S)
-
-static struct net_loop *loop;
-static bool late;
-
-static void time_is_up(void *user, uint64_t now_us)
-{
-	(void)user;
-	(void)now_us;
-	late = true;
-}
-
-static void run_until(const bool *done)
-{
-	struct net_timer timer;
-
-	late = false;
-	net_timer_init(&timer, loop, time_is_up, NULL);
-	net_timer_arm(&timer, net_clock_us() + PATIENCE_US);
-	while (!*done && !late)
-		assert_int_equal(net_loop_turn(loop, true), 0);
-	net_timer_disarm(&timer);
-	assert_true(*done);
-}
-
-static int make_loop(void **state)
-{
-	(void)state;
-	return net_loop_new(&loop);
-}
-
-static int drop_loop(void **state)
-{
-	(void)state;
-	net_loop_free(loop);
-	return 0;
-}
 
 /* ---- mailboxes ---- */
 

@@ -4,6 +4,7 @@
  * A seed is a whole world; CONN_SEED=n runs one alone.
  */
 #include "unit.h"
+#include "wrapped_memory.h"
 
 #include <stdio.h>
 
@@ -20,15 +21,6 @@
 
 /* ---- memory that fails when told to, and is counted --------------------------------------------
  */
-
-void *__real_malloc(size_t n);
-void *__real_calloc(size_t n, size_t each);
-void *__real_realloc(void *p, size_t n);
-void __real_free(void *p);
-void *__wrap_malloc(size_t n);
-void *__wrap_calloc(size_t n, size_t each);
-void *__wrap_realloc(void *p, size_t n);
-void __wrap_free(void *p);
 
 static bool armed; /* inside the code under test */
 static uint32_t refuse_one_in;

@@ -4,6 +4,7 @@
  * doc/ptcp.md, section 6.4 says.
  */
 #include "unit.h"
+#include "wrapped_memory.h"
 
 #include <malloc.h>
 
@@ -24,15 +25,6 @@ static uint64_t n_messages, last_message;
 
 static size_t used_bytes, peak_bytes;
 static bool refuse;
-
-void *__real_malloc(size_t n);
-void *__real_calloc(size_t n, size_t each);
-void *__real_realloc(void *p, size_t n);
-void __real_free(void *p);
-void *__wrap_malloc(size_t n);
-void *__wrap_calloc(size_t n, size_t each);
-void *__wrap_realloc(void *p, size_t n);
-void __wrap_free(void *p);
 
 static void *taken(void *p)
 {

@@ -5,14 +5,10 @@
  */
 #include "q2q_script.h"
 #include "unit.h"
+#include "wrapped_memory.h"
 
 /* Linked with --wrap: the n-th call from our own libraries fails. OpenSSL's are its own. */
 static unsigned long n_calls, fail_at;
-
-void *__real_malloc(size_t n);
-void *__real_calloc(size_t n, size_t each);
-void *__wrap_malloc(size_t n);
-void *__wrap_calloc(size_t n, size_t each);
 
 void *__wrap_malloc(size_t n)
 {
