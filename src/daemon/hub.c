@@ -67,11 +67,13 @@ void hub_tell_servers(struct daemon *d)
 
 static void hub_ready(struct hub_link *h)
 {
+	const bool again = h->ready_us != NEVER_US;
+
 	h->ready = true;
 	h->n_asking = 0;
 	h->n_failures = 0;
 	/* What cut the last one may be a NAT with another outside now. */
-	if (h->ready_us != NEVER_US)
+	if (again)
 		gather_again(h->daemon);
 	h->ready_us = net_loop_now_us(h->daemon->loop);
 	h->problem.code = CTL_DONE;
@@ -79,6 +81,9 @@ static void hub_ready(struct hub_link *h)
 	if (h->own)
 		renew_plan(h->daemon, h->identity);
 	wake_links(h);
+	/* We slept, or were away: a peer that asked us before asks less and less often by now. */
+	if (again && h->own)
+		links_start_lost(h->daemon);
 	control_event(h->daemon, json_pack("{s:s,s:s}", "server", h->domain, "state", "connected"));
 }
 

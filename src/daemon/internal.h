@@ -384,6 +384,8 @@ void links_on_reply(struct daemon *d, const struct tun_reply *reply, int fd);
 int64_t links_sweep(struct daemon *d);
 /* Brings up what is wanted. */
 void links_start_wanted(struct daemon *d);
+/* The same for those that have no link any more, as after a sleep. */
+void links_start_lost(struct daemon *d);
 /* The attempt failed, as the user shall read it. */
 void links_attempt_failed(struct link *link, enum session_why why, const struct problem *problem);
 /* "direct-udp", "direct-tcp", "relay-udp", "relay-tcp", or "none". */

@@ -651,27 +651,40 @@ void links_free(struct link *link)
 	free(link);
 }
 
+static void start(struct daemon *d, struct peer *peer)
+{
+	struct problem problem;
+	struct link *link;
+
+	if (peer->held || !(peer->wanted || (peer->linked && peer_is_allowed(peer))))
+		return;
+	link = links_get(d, peer, &problem);
+	if (!link) {
+		log_warn("%s: %s", peer->address.text, problem.error);
+		return;
+	}
+	if (peer->wanted)
+		session_want(link_session(link), true, link_now_us(link));
+	else
+		session_nudge(link_session(link), link_now_us(link));
+	links_pump(link);
+}
+
 void links_start_wanted(struct daemon *d)
 {
 	struct peer *peer;
-	struct problem problem;
 
-	TAILQ_FOREACH (peer, &d->peers, entry) {
-		struct link *link;
+	TAILQ_FOREACH (peer, &d->peers, entry)
+		start(d, peer);
+}
 
-		if (peer->held || !(peer->wanted || (peer->linked && peer_is_allowed(peer))))
-			continue;
-		link = links_get(d, peer, &problem);
-		if (!link) {
-			log_warn("%s: %s", peer->address.text, problem.error);
-			continue;
-		}
-		if (peer->wanted)
-			session_want(link_session(link), true, link_now_us(link));
-		else
-			session_nudge(link_session(link), link_now_us(link));
-		links_pump(link);
-	}
+void links_start_lost(struct daemon *d)
+{
+	struct peer *peer;
+
+	TAILQ_FOREACH (peer, &d->peers, entry)
+		if (!peer->link)
+			start(d, peer);
 }
 
 /* Certificates end, and pins and permissions change, while a link lasts. */
