@@ -50,6 +50,8 @@ void nat_agent_free(struct nat_agent *agent)
 	if (!agent)
 		return;
 	free(agent->events);
+	for (size_t i = 0; i < agent->n_pairs; i++)
+		free(agent->pairs[i]);
 	secret_wipe(agent, sizeof(*agent));
 	free(agent);
 }
@@ -168,7 +170,7 @@ static const char *why_failed(const struct nat_agent *a)
 	if (!a->n_pairs)
 		return "there is no address of the peer that a socket of ours could reach";
 	for (size_t i = 0; i < a->n_pairs; i++)
-		if (a->pairs[i].heard)
+		if (a->pairs[i]->heard)
 			return "the peer's probes arrive, but our probes are not answered";
 	if (ours == NAT_MAPPING_DEPENDENT && theirs == NAT_MAPPING_DEPENDENT)
 		return "both NATs give another port to each destination";
@@ -207,7 +209,7 @@ static void release_unused_sockets(struct nat_agent *a)
 		bool used = false;
 
 		for (size_t k = 0; k < a->n_pairs; k++)
-			used |= a->pairs[k].announced && a->pairs[k].socket == event.socket;
+			used |= a->pairs[k]->announced && a->pairs[k]->socket == event.socket;
 		if (!used) {
 			nat_event_push(a, &event);
 			nat_agent_remove_socket(a, event.socket, a->round_us);
@@ -367,8 +369,8 @@ void nat_agent_remove_socket(struct nat_agent *agent, uint8_t socket, uint64_t n
 	if (!s)
 		return;
 	for (size_t i = agent->n_pairs; i-- > 0;)
-		if (agent->pairs[i].socket == socket)
-			nat_pair_remove(agent, &agent->pairs[i], "its socket was closed");
+		if (agent->pairs[i]->socket == socket)
+			nat_pair_remove(agent, agent->pairs[i], "its socket was closed");
 	drop_local_of(agent, socket);
 	nat_samples_close(agent, socket);
 	memmove(s, s + 1, (size_t)(agent->sockets + agent->n_sockets - (s + 1)) * sizeof(*s));

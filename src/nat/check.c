@@ -91,24 +91,29 @@ static void give_up(struct nat_agent *a, struct nat_pair *p, const char *because
 
 void nat_pair_remove(struct nat_agent *a, struct nat_pair *p, const char *because)
 {
+	size_t at = 0;
+
 	withdraw(a, p, because);
 	if (p->kind == NAT_PEER_REFLEXIVE)
 		a->n_learnt--;
-	*p = a->pairs[--a->n_pairs];
+	while (a->pairs[at] != p)
+		at++;
+	free(p);
+	a->pairs[at] = a->pairs[--a->n_pairs];
 }
 
 struct nat_pair *nat_pair_find(struct nat_agent *a, uint8_t socket, const struct endpoint *remote)
 {
 	for (size_t i = 0; i < a->n_pairs; i++)
-		if (a->pairs[i].socket == socket && endpoint_equal(&a->pairs[i].remote, remote))
-			return &a->pairs[i];
+		if (a->pairs[i]->socket == socket && endpoint_equal(&a->pairs[i]->remote, remote))
+			return a->pairs[i];
 	return NULL;
 }
 
 bool nat_pairs_active(const struct nat_agent *a)
 {
 	for (size_t i = 0; i < a->n_pairs; i++)
-		if (a->pairs[i].due_us != NEVER_US)
+		if (a->pairs[i]->due_us != NEVER_US)
 			return true;
 	return false;
 }
@@ -116,7 +121,7 @@ bool nat_pairs_active(const struct nat_agent *a)
 bool nat_pairs_announced(const struct nat_agent *a)
 {
 	for (size_t i = 0; i < a->n_pairs; i++)
-		if (a->pairs[i].announced)
+		if (a->pairs[i]->announced)
 			return true;
 	return false;
 }
@@ -226,7 +231,10 @@ static struct nat_pair *pair_make(struct nat_agent *a, const struct nat_socket *
 
 	if (a->n_pairs == NAT_PAIRS_MAX)
 		return NULL;
-	p = &a->pairs[a->n_pairs++];
+	p = malloc(sizeof(*p));
+	if (!p)
+		return NULL;
+	a->pairs[a->n_pairs++] = p;
 	*p = (struct nat_pair){
 		.socket = socket->id,
 		.remote = remote->endpoint,
@@ -307,15 +315,15 @@ void nat_pairs_start(struct nat_agent *a, uint64_t lead_us, uint64_t now_us)
 {
 	/* What the peer no longer names is not probed any more; what works stays. */
 	for (size_t i = a->n_pairs; i-- > 0;)
-		if (!a->pairs[i].announced && a->pairs[i].state != NAT_PAIR_VALID)
-			nat_pair_remove(a, &a->pairs[i], "a new round");
+		if (!a->pairs[i]->announced && a->pairs[i]->state != NAT_PAIR_VALID)
+			nat_pair_remove(a, a->pairs[i], "a new round");
 	nat_pairs_add(a, lead_us, now_us);
 }
 
 void nat_pairs_recheck(struct nat_agent *a, uint64_t now_us)
 {
 	for (size_t i = 0; i < a->n_pairs; i++) {
-		struct nat_pair *p = &a->pairs[i];
+		struct nat_pair *p = a->pairs[i];
 
 		if (!p->announced)
 			continue;
@@ -330,7 +338,7 @@ void nat_pairs_recheck(struct nat_agent *a, uint64_t now_us)
 void nat_pairs_stop(struct nat_agent *a, const char *because)
 {
 	for (size_t i = 0; i < a->n_pairs; i++) {
-		struct nat_pair *p = &a->pairs[i];
+		struct nat_pair *p = a->pairs[i];
 
 		if (p->due_us != NEVER_US && !p->announced)
 			nat_pair_set_state(a, p, NAT_PAIR_FAILED, because);
@@ -385,7 +393,7 @@ static bool budget_take(struct nat_agent *a, const struct ip_address *ip, bool h
 static bool is_wanted_address(const struct nat_agent *a, const struct ip_address *ip)
 {
 	for (size_t i = 0; i < a->n_pairs; i++)
-		if (ip_equal(&a->pairs[i].remote.ip, ip))
+		if (ip_equal(&a->pairs[i]->remote.ip, ip))
 			return true;
 	return false;
 }
@@ -466,8 +474,8 @@ static bool send_opener(struct nat_agent *a, struct nat_pair *p, struct nat_send
 static bool send_due_opener(struct nat_agent *a, struct nat_send *ret_send, uint64_t now_us)
 {
 	for (size_t i = 0; i < a->n_pairs; i++)
-		while (is_opener_due(&a->pairs[i], now_us))
-			if (send_opener(a, &a->pairs[i], ret_send, now_us))
+		while (is_opener_due(a->pairs[i], now_us))
+			if (send_opener(a, a->pairs[i], ret_send, now_us))
 				return true;
 	return false;
 }
@@ -477,7 +485,7 @@ static struct nat_pair *best_due(struct nat_agent *a, uint64_t now_us)
 	struct nat_pair *best = NULL;
 
 	for (size_t i = 0; i < a->n_pairs; i++) {
-		struct nat_pair *p = &a->pairs[i];
+		struct nat_pair *p = a->pairs[i];
 
 		if (p->due_us > now_us || p->n_openers < OPENERS ||
 		    p->n_probes >= ARRAY_SIZE(probe_pauses_us))
@@ -522,7 +530,7 @@ uint64_t nat_pairs_deadline_us(const struct nat_agent *a)
 	uint64_t due_us = a->n_acks ? 0 : NEVER_US;
 
 	for (size_t i = 0; i < a->n_pairs; i++) {
-		const struct nat_pair *p = &a->pairs[i];
+		const struct nat_pair *p = a->pairs[i];
 		const bool paced =
 			p->n_openers >= OPENERS && p->n_probes < ARRAY_SIZE(probe_pauses_us);
 
@@ -537,7 +545,7 @@ uint64_t nat_pairs_deadline_us(const struct nat_agent *a)
 void nat_pairs_tick(struct nat_agent *a, uint64_t now_us)
 {
 	for (size_t i = 0; i < a->n_pairs; i++) {
-		struct nat_pair *p = &a->pairs[i];
+		struct nat_pair *p = a->pairs[i];
 
 		if (p->due_us > now_us || p->n_probes < ARRAY_SIZE(probe_pauses_us))
 			continue;
@@ -586,9 +594,9 @@ static struct nat_pair *learn(struct nat_agent *a, const struct nat_socket *sock
 		return NULL;
 	}
 	for (size_t i = 0; a->n_learnt == NAT_PEER_REFLEXIVE_MAX && i < a->n_pairs; i++)
-		if (a->pairs[i].kind == NAT_PEER_REFLEXIVE &&
-		    a->pairs[i].state == NAT_PAIR_FAILED && !a->pairs[i].announced) {
-			nat_pair_remove(a, &a->pairs[i], "room for another");
+		if (a->pairs[i]->kind == NAT_PEER_REFLEXIVE &&
+		    a->pairs[i]->state == NAT_PAIR_FAILED && !a->pairs[i]->announced) {
+			nat_pair_remove(a, a->pairs[i], "room for another");
 			break;
 		}
 	if (a->n_learnt < NAT_PEER_REFLEXIVE_MAX)

@@ -148,8 +148,8 @@ static unsigned flows_of_checks(const struct nat_agent *a)
 	unsigned n = 0;
 
 	for (size_t i = 0; i < a->n_pairs; i++)
-		n += a->pairs[i].remote.ip.family == FAMILY_IPV4 &&
-		     a->pairs[i].state != NAT_PAIR_WAITING;
+		n += a->pairs[i]->remote.ip.family == FAMILY_IPV4 &&
+		     a->pairs[i]->state != NAT_PAIR_WAITING;
 	return n;
 }
 
@@ -511,8 +511,8 @@ void nat_guess_input(struct nat_agent *a, const struct nat_list *list, uint64_t 
 static bool is_hit(const struct nat_agent *a)
 {
 	for (size_t i = 0; i < a->n_pairs; i++)
-		if (a->pairs[i].kind == NAT_PEER_REFLEXIVE && a->pairs[i].due_us != NEVER_US &&
-		    ip_equal(&a->pairs[i].remote.ip, &a->guess.target.ip))
+		if (a->pairs[i]->kind == NAT_PEER_REFLEXIVE && a->pairs[i]->due_us != NEVER_US &&
+		    ip_equal(&a->pairs[i]->remote.ip, &a->guess.target.ip))
 			return true;
 	return false;
 }

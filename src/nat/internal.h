@@ -192,7 +192,7 @@ struct nat_agent {
 	struct nat_address addresses[NAT_ADDRESSES_MAX];
 	size_t n_addresses;
 
-	struct nat_pair pairs[NAT_PAIRS_MAX];
+	struct nat_pair *pairs[NAT_PAIRS_MAX]; /* most agents have few */
 	size_t n_pairs;
 	size_t n_learnt; /* of them peer-reflexive */
 	struct nat_ack acks[NAT_ACKS_MAX];

@@ -49,7 +49,7 @@ struct nat_status nat_agent_status(const struct nat_agent *agent)
 	};
 
 	for (size_t i = 0; i < agent->n_pairs; i++)
-		status.n_valid += agent->pairs[i].announced;
+		status.n_valid += agent->pairs[i]->announced;
 	return status;
 }
 
@@ -79,10 +79,10 @@ size_t nat_agent_pairs(const struct nat_agent *agent, struct nat_pair_info *ret_
 
 		for (size_t i = 0; i < agent->n_pairs; i++)
 			if (!used[i] && (best == NAT_PAIRS_MAX ||
-					 agent->pairs[i].priority > agent->pairs[best].priority))
+					 agent->pairs[i]->priority > agent->pairs[best]->priority))
 				best = i;
 		used[best] = true;
-		fill_info(&agent->pairs[best], &ret_list[n]);
+		fill_info(agent->pairs[best], &ret_list[n]);
 	}
 	return n;
 }
