@@ -8,7 +8,7 @@
 # wake-ups, round trip of one ping, throughput to one peer and to all.
 . "$(dirname "$0")/../netns/lab.sh"
 
-peers=1000 seconds=5 json='' idle=20 mbit=1000
+peers=1000 seconds=5 json='' idle=20 mbit=1000 only=''
 while [ $# -gt 0 ]; do
     case $1 in
     --peers) peers=$2 ;;
@@ -17,7 +17,8 @@ while [ $# -gt 0 ]; do
     --idle) idle=$2 ;;
     --mbit) mbit=$2 ;;
     --json) json=$2 ;;
-    *) echo "usage: $0 [--peers N] [--workers N] [--seconds S] [--idle S] [--mbit M] [--json FILE]" >&2; exit 2 ;;
+    --only) only=$2 ;; # rss: of the idle daemon, in KiB
+    *) echo "usage: $0 [--peers N] [--workers N] [--seconds S] [--idle S] [--mbit M] [--json FILE] [--only rss]" >&2; exit 2 ;;
     esac
     shift 2
 done
@@ -35,12 +36,16 @@ cpu_ms() { awk '{ print ($14 + $15) * 10 }' "/proc/$1/stat"; }
 # of all its threads
 switches() { cat /proc/"$1"/task/*/status | awk '/^voluntary_ctxt/ { n += $2 } END { print n }'; }
 
+[ -n "$only" ] || rss_one=$(bash "$0" --peers 1 --only rss | tail -n 1) || exit 1
 scale_lab scale "$peers" || exit 1
-rss_start=$(scale_rss)
 scale_wait_up "$peers" 180 || { echo "not all came up" >&2; scale_report >&2; exit 1; }
 setup_us=$(scale_report | scale_field setup_us)
 sleep 6
 rss_up=$(scale_rss)
+if [ "$only" = rss ]; then
+    echo "$rss_up"
+    exit 0
+fi
 cpu=$(cpu_ms "$SCALE_DAEMON") before=$(switches "$SCALE_DAEMON")
 sleep "$idle"
 cpu=$(($(cpu_ms "$SCALE_DAEMON") - cpu)) wake=$(($(switches "$SCALE_DAEMON") - before))
@@ -68,8 +73,8 @@ mbit = lambda r: round(r["bytes"] * 8 / float(seconds) / 1e6)
 out = {
     "peers": int(peers), "setup_s": round(int(setup_us) / 1e6, 2),
     "setup_per_s": round(int(peers) / max(int(setup_us) / 1e6, 1e-6)),
-    "rss_start_kib": int(rss0), "rss_up_kib": int(rss1),
-    "kib_per_peer": round((int(rss1) - int(rss0)) / int(peers), 1),
+    "rss_one_kib": int(rss0), "rss_up_kib": int(rss1),
+    "kib_per_peer": round((int(rss1) - int(rss0)) / max(int(peers) - 1, 1), 1),
     "idle_cpu_percent": round(float(cpu) / 10 / float(idle), 2),
     "idle_wakeups_per_s": round(int(wake) / float(idle), 1),
     "ping_ms": float(ping or 0), "one_mbit": mbit(one), "all_mbit": mbit(alls),
@@ -81,7 +86,7 @@ json.dump(out, sys.stdout)
 print()
 PY
 }
-result=$(report "$peers" "$setup_us" "$rss_start" "$rss_up" "$idle" "$cpu" "$wake" "$ping_ms" "$one" "$all" "$rss_load" "$rss_after" "$seconds" "$cpu_load")
+result=$(report "$peers" "$setup_us" "$rss_one" "$rss_up" "$idle" "$cpu" "$wake" "$ping_ms" "$one" "$all" "$rss_load" "$rss_after" "$seconds" "$cpu_load")
 python3 -c 'import json,sys
 for k, v in json.loads(sys.argv[1]).items(): print(f"{k:20} {v}")' "$result"
 if [ -n "$json" ]; then echo "$result" >"$json"; fi
