@@ -7,14 +7,15 @@
 #include <math.h>
 #include <stdio.h>
 
-#define RING        65536
-#define BETA        0.7
-#define C           0.4
-#define RTO_MIN_US  (200 * US_PER_MS)
-#define DELACK_US   (40 * US_PER_MS)
-#define HYSTART_MIN 4000
-#define HYSTART_MAX 16000
-#define REORDER_MAX 300
+#define RING            65536
+#define BETA            0.7
+#define C               0.4
+#define RTO_MIN_US      (200 * US_PER_MS)
+#define DELACK_US       (40 * US_PER_MS)
+#define HYSTART_MIN     4000
+#define HYSTART_MAX     16000
+#define HYSTART_SAMPLES 8
+#define REORDER_MAX     300
 
 enum { FREE, FLYING, LOST, DONE };
 
@@ -36,6 +37,8 @@ struct rig_tcp {
 	unsigned n_undo;         /* resent in this event, and not known to have been in vain */
 	uint64_t recovery_order; /* losses of what left before are of the same event */
 	uint64_t srtt_us, var_us, min_us, round_min_us, round_end_order, rto_us;
+	unsigned n_round_samples;
+	uint64_t ack_sample_us; /* of what left last of all that an ACK is the first to name */
 	unsigned backoff;
 	/* Receiver. */
 	uint32_t log[RING];
@@ -157,16 +160,20 @@ static void grow(struct rig_tcp *t, uint64_t now_us)
 	t->cwnd = fmax(t->cwnd, t->w_est);
 }
 
+/* As Linux does it: the least of the round so far counts as soon as there are eight. */
 static void hystart(struct rig_tcp *t, uint64_t rtt_us)
 {
-	t->round_min_us = min_u64(t->round_min_us, rtt_us);
-	if (t->newest_order < t->round_end_order)
-		return;
 	const uint64_t eta_us = min_u64(max_u64(t->min_us / 8, HYSTART_MIN), HYSTART_MAX);
-	if (t->cwnd < t->ssthresh && t->cwnd >= 16 && t->round_min_us >= t->min_us + eta_us)
+
+	if (t->newest_order > t->round_end_order) {
+		t->round_min_us = NEVER_US;
+		t->n_round_samples = 0;
+		t->round_end_order = t->order;
+	}
+	t->round_min_us = min_u64(t->round_min_us, rtt_us);
+	if (++t->n_round_samples > HYSTART_SAMPLES && t->cwnd < t->ssthresh && t->cwnd >= 16 &&
+	    t->round_min_us > t->min_us + eta_us)
 		t->ssthresh = t->cwnd;
-	t->round_min_us = NEVER_US;
-	t->round_end_order = t->order;
 }
 
 static void sample(struct rig_tcp *t, uint64_t rtt_us)
@@ -218,7 +225,7 @@ static void on_arrived(struct rig_tcp *t, uint32_t number, uint64_t now_us)
 	}
 	t->newest_order = max_u64(t->newest_order, t->ring[i].order);
 	if (!t->ring[i].again)
-		sample(t, now_us - t->ring[i].sent_us);
+		t->ack_sample_us = min_u64(t->ack_sample_us, now_us - t->ring[i].sent_us);
 	t->ring[i].state = DONE;
 	if (t->ring[i].order > t->recovery_order)
 		grow(t, now_us);
@@ -247,8 +254,11 @@ static void on_ack(struct rig_tcp *t, struct rig *rig, uint32_t n_log, uint64_t 
 {
 	if ((int32_t)(n_log - t->log_seen) <= 0)
 		return;
+	t->ack_sample_us = NEVER_US;
 	for (; t->log_seen != n_log; t->log_seen++)
 		on_arrived(t, t->log[t->log_seen % RING], now_us);
+	if (t->ack_sample_us != NEVER_US)
+		sample(t, t->ack_sample_us);
 	while (t->una != t->next && t->ring[t->una % RING].state == DONE)
 		t->ring[t->una++ % RING].state = FREE;
 	t->backoff = 0;
