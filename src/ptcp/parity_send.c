@@ -8,6 +8,9 @@
 #include "ptcp/assoc.h"
 
 #define METER_MAX         8192 /* packets; then both counts are halved */
+#define GUESS_JUDGED      128  /* a path that has told little: as if of so many */
+#define GUESS_LOST        4    /* packets so many had been lost */
+#define GUESS_PPM         4000 /* below, the guess alone is no reason any more */
 #define ON_LOSSES         2    /* so many at least, and so much of all */
 #define ON_PPM            500
 #define OFF_PPM           300
@@ -25,9 +28,9 @@
 #define FAIL_PPM_STEADY   10000
 #define STEADY_US         US_PER_S /* so long has the path been full */
 #define SHARE_OF_SOURCES  2        /* parity is at most 1/2 of the sources: a third of all */
-#define CREDIT_MAX        (8 * PARITY_SYMBOL_BYTES)
+#define CREDIT_MAX        (16 * PARITY_SYMBOL_BYTES)
 #define BULK_WINDOW_US    (100 * US_PER_MS)
-#define BULK_WINDOW_BYTES 32768
+#define BULK_WINDOW_BYTES 8192
 #define BULK_KEEP_US      US_PER_S
 
 /* ---- the loss ------------------------------------------------------------------------------ */
@@ -69,6 +72,18 @@ uint32_t parity_loss_ppm(const struct path *p)
 	const struct parity_meter *const m = &p->parity;
 
 	return m->n_judged == 0 ? 0 : (uint32_t)(m->n_lost * UINT64_C(1000000) / m->n_judged);
+}
+
+/*
+ * What is known of the path, and before that a guess: in the first rounds of a TCP inside a lost
+ * packet does most harm, for slow start ends by it, and nothing has been measured yet.
+ */
+static uint32_t expected_loss_ppm(const struct path *p)
+{
+	const struct parity_meter *const m = &p->parity;
+
+	return (uint32_t)((m->n_lost + GUESS_LOST) * UINT64_C(1000000) /
+			  (m->n_judged + GUESS_JUDGED));
 }
 
 void parity_note_ordered(struct ptcp_assoc *a, size_t n_bytes)
@@ -120,7 +135,7 @@ static void note_fullness(struct parity_sender *s, const struct path *p, uint64_
  */
 static unsigned rows_for(const struct parity_sender *s, const struct path *p, unsigned n_sources)
 {
-	const uint32_t loss_ppm = parity_loss_ppm(p);
+	const uint32_t loss_ppm = expected_loss_ppm(p);
 	const double loss = loss_ppm / 1e6, kept = 1 - loss;
 	const double fail = (steady(s)  ? FAIL_PPM_STEADY
 			     : roomy(p) ? FAIL_PPM_ROOMY
@@ -147,17 +162,22 @@ static unsigned rows_for(const struct parity_sender *s, const struct path *p, un
 
 /* ---- whether it pays ------------------------------------------------------------------------- */
 
-static bool pays(const struct ptcp_assoc *a, const struct path *p)
+static bool is_lossy(const struct path *p)
 {
 	const struct parity_meter *const m = &p->parity;
 
+	if (m->n_lost < ON_LOSSES)
+		return expected_loss_ppm(p) >= GUESS_PPM;
+	return parity_loss_ppm(p) >= (m->on ? OFF_PPM : ON_PPM);
+}
+
+static bool pays(const struct ptcp_assoc *a, const struct path *p)
+{
 	if (p->mtu_bytes > PARITY_SYMBOL_BYTES + PACKET_SHORT_BYTES + PTCP_TAG_BYTES)
 		return false;
 	if (a->config.parity == PTCP_PARITY_ALWAYS)
 		return true;
-	return p->rtt.min_us >= RTT_MIN_US && a->now_us < a->parity_tx.bulk_until_us &&
-	       (m->on ? parity_loss_ppm(p) >= OFF_PPM
-		      : m->n_lost >= ON_LOSSES && parity_loss_ppm(p) >= ON_PPM);
+	return p->rtt.min_us >= RTT_MIN_US && a->now_us < a->parity_tx.bulk_until_us && is_lossy(p);
 }
 
 bool parity_protects(struct ptcp_assoc *a, const struct path *p)
@@ -170,8 +190,10 @@ bool parity_protects(struct ptcp_assoc *a, const struct path *p)
 	m->on = pays(a, p);
 	if (!m->on)
 		return s->state == PARITY_OPEN && s->path == p->index;
-	if (!s->rows)
+	if (!s->rows) {
 		s->rows = malloc(sizeof(*s->rows));
+		s->credit_bytes = CREDIT_MAX;
+	}
 	return s->rows != NULL;
 }
 
@@ -187,7 +209,7 @@ static uint64_t block_us(const struct parity_sender *s, const struct path *p)
 static void open_block(struct ptcp_assoc *a, const struct path *p)
 {
 	struct parity_sender *const s = &a->parity_tx;
-	const uint32_t loss_ppm = parity_loss_ppm(p);
+	const uint32_t loss_ppm = expected_loss_ppm(p);
 
 	if (s->path != p->index)
 		s->full_us = 0;
