@@ -5,7 +5,8 @@
  * sleeps. Ours are a pairing heap inside the timers themselves; the timerfd is
  * armed to the earliest one, and only when that moved forward: a deadline that
  * is pushed back again and again (the usual life of a retransmission timer)
- * costs one spurious wake-up instead of a system call each time.
+ * costs one spurious wake-up instead of a system call each time. What is due by
+ * the time at which the loop would wait needs no timerfd at all.
  */
 #include "net/internal.h"
 
@@ -15,6 +16,8 @@
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
+
+#define TIMER_NEAR_US 10 /* setting the timerfd and being interrupted takes longer */
 
 struct signal_watch {
 	struct signal_watch *next;
@@ -210,19 +213,25 @@ static void run_timers(struct net_loop *loop)
 	}
 }
 
-static void arm_timer_fd(struct net_loop *loop)
+/*
+ * False: a timer is due by now, or nearly so, and the loop must not wait. Under load most are, for
+ * they were set by the time at which this turn began, and in a virtual machine the interrupt that
+ * comes at once costs 20 us.
+ */
+static bool arm_timer_fd(struct net_loop *loop)
 {
 	const uint64_t due_us = loop->heap ? loop->heap->due_us : NEVER_US;
 	struct itimerspec spec = { 0 };
 
 	if (due_us >= loop->armed_us)
-		return;
+		return true;
+	if (due_us <= net_clock_us() + TIMER_NEAR_US)
+		return false;
 	spec.it_value.tv_sec = (time_t)(due_us / US_PER_S);
 	spec.it_value.tv_nsec = (long)(due_us % US_PER_S) * 1000;
-	if (due_us == 0)
-		spec.it_value.tv_nsec = 1; /* zero would switch it off */
 	if (timerfd_settime(loop->timer_fd, TFD_TIMER_ABSTIME, &spec, NULL) == 0)
 		loop->armed_us = due_us;
+	return true;
 }
 
 static void on_timer_fd(evutil_socket_t fd, short what, void *user)
@@ -481,8 +490,7 @@ int net_loop_turn(struct net_loop *loop, bool wait)
 {
 	int flags = EVLOOP_ONCE;
 
-	arm_timer_fd(loop);
-	if (!wait || !TAILQ_EMPTY(&loop->soon))
+	if (!arm_timer_fd(loop) || !wait || !TAILQ_EMPTY(&loop->soon))
 		flags |= EVLOOP_NONBLOCK;
 	loop->now_stale = true;
 	if (event_base_loop(loop->base, flags) < 0) {

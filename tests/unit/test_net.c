@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -100,6 +102,64 @@ static void a_pushed_back_timer_does_not_run_at_its_old_time(void **state)
 	while (!t.n_ran)
 		assert_int_equal(net_loop_turn(loop, true), 0);
 	assert_true(t.ran_us >= t.due_us);
+}
+
+static unsigned n_timerfd_set;
+
+/* In libc's place. */
+int timerfd_settime(int fd, int flags, const struct itimerspec *spec, struct itimerspec *old)
+{
+	n_timerfd_set++;
+	return (int)syscall(SYS_timerfd_settime, fd, flags, spec, old);
+}
+
+struct again {
+	struct net_timer timer;
+	unsigned n_ran;
+};
+
+static void due_again(void *user, uint64_t now_us)
+{
+	struct again *again = user;
+
+	again->n_ran++;
+	net_timer_arm(&again->timer, now_us + 1);
+}
+
+static void note_readable(void *user, unsigned ready)
+{
+	*(unsigned *)user = ready;
+}
+
+static void what_is_due_already_sets_no_timerfd_and_lets_sockets_go_first(void **state)
+{
+	struct net_watch watch;
+	struct again again = { .n_ran = 0 };
+	unsigned ready = 0;
+	int fds[2];
+
+	(void)state;
+	assert_int_equal(pipe(fds), 0);
+	assert_int_equal(write(fds[1], "x", 1), 1);
+	net_watch_init(&watch, loop, fds[0], note_readable, &ready);
+	assert_int_equal(net_watch_want(&watch, NET_READ), 0);
+	net_timer_init(&again.timer, loop, due_again, &again);
+	net_timer_arm(&again.timer, net_clock_us());
+	n_timerfd_set = 0;
+	while (again.n_ran < 100) {
+		ready = 0;
+		assert_int_equal(net_loop_turn(loop, true), 0);
+		assert_int_equal(ready, NET_READ);
+	}
+	assert_int_equal(n_timerfd_set, 0);
+	/* What is not due yet does. */
+	net_timer_arm(&again.timer, net_clock_us() + 3600 * US_PER_S);
+	assert_int_equal(net_loop_turn(loop, false), 0);
+	assert_int_equal(n_timerfd_set, 1);
+	net_timer_disarm(&again.timer);
+	net_watch_fini(&watch);
+	close(fds[0]);
+	close(fds[1]);
 }
 
 static struct net_soon soons[2];
@@ -1483,6 +1543,7 @@ int main(void)
 		CASE(what_still_writes_is_freed_with_the_loop),
 		CASE(timers_run_once_in_order_and_not_early),
 		CASE(a_pushed_back_timer_does_not_run_at_its_old_time),
+		CASE(what_is_due_already_sets_no_timerfd_and_lets_sockets_go_first),
 		CASE(soon_runs_in_the_same_turn_and_can_be_cancelled),
 		CASE(a_signal_arrives_in_the_loop),
 		CASE(a_dual_stack_socket_talks_to_both_families),
