@@ -21,7 +21,7 @@ enum frame_type {
 	FRAME_PATH_RESPONSE = 0x08,  /* data[8] */
 	FRAME_CLOSE = 0x09,          /* code varint */
 	FRAME_ABANDON = 0x0a,        /* message id u32, lane u8, sequence u16 */
-	FRAME_PARITY = 0x0b,         /* distance u16, positions u64, row u8, row to the end */
+	FRAME_PARITY = 0x0b,         /* distance u8, count u8, row u8, row to the end */
 	FRAME_REPAIRED = 0x0c,       /* count varint, newest varint, steps down varint */
 	FRAME_MESSAGE = 0x10,        /* and the three bits below */
 	FRAME_MESSAGE_LAST = 0x17,

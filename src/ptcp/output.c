@@ -350,7 +350,8 @@ static size_t output_packet(struct ptcp_assoc *a, struct path *p, uint8_t *data,
 		write_ping(&b, 0);
 	if (build_empty(&b))
 		return 0;
-	if (protect && b.n_records > 0)
+	/* The sources of a block have numbers without a gap. */
+	if (protect && (b.n_records > 0 || parity_open(a)))
 		b.flags |= SENT_SOURCE;
 	if (b.ack && b.eliciting)
 		build_record(&b, &(struct sent_record){ .kind = SENT_ACK,

@@ -22,14 +22,14 @@
 #include "base/base.h"
 #include "ptcp/parity_code.h"
 
-#define PARITY_FRAME_BYTES (1 + 2 + 8 + 1) /* type, distance, positions, row; the row follows */
+#define PARITY_FRAME_BYTES  (1 + 1 + 1 + 1) /* type, distance, count, row; the row follows */
+#define PARITY_DISTANCE_MAX UINT8_MAX
 /* By so much a source stays below the MTU, so that its block's parity packets keep it. */
 #define PARITY_ROOM_BYTES   (PARITY_FRAME_BYTES + 2)
 #define PARITY_SLOTS        512 /* sources kept by the receiver; a power of two */
 #define PARITY_ROWS_KEPT    64
 #define PARITY_BLOCKS_KEPT  16
-#define PARITY_REPAIRED_MAX 64               /* in one frame, and waiting to be told */
-#define PARITY_WAIT_US      (10 * US_PER_MS) /* more patience with a source before it is lost */
+#define PARITY_REPAIRED_MAX 64 /* in one frame, and waiting to be told */
 #define PARITY_KEEP_US      (10 * US_PER_S)
 
 struct ptcp_assoc;
@@ -51,9 +51,8 @@ struct parity_rows {
 struct parity_sender {
 	struct parity_rows *rows; /* NULL: not used for long */
 	enum parity_block_state state;
-	uint8_t path;       /* index */
-	uint64_t base_pn;   /* position 0 */
-	uint64_t positions; /* bit per source */
+	uint8_t path;     /* index */
+	uint64_t base_pn; /* of the first source; the others follow without a gap */
 	unsigned n_sources, n_sources_max, n_rows, n_rows_sent;
 	size_t symbol_bytes;
 	uint64_t opened_us, used_us;
@@ -68,6 +67,7 @@ struct parity_symbols;
 struct parity_receiver {
 	struct parity_symbols *symbols; /* NULL: not used for long */
 	uint64_t used_us;
+	uint64_t long_us;  /* until then the peer's path counts as full: its blocks are long */
 	uint64_t input_pn; /* of the packet that is being worked on */
 	unsigned n_ready;  /* blocks that may be solved now */
 	struct {
@@ -89,6 +89,10 @@ void parity_note_ordered(struct ptcp_assoc *a, size_t n_bytes);
 
 /* Whether packets that leave on p now are to be sources. */
 bool parity_protects(struct ptcp_assoc *a, const struct path *p);
+/* A block is open: what leaves now is to be a source as well, or the block ends. */
+bool parity_open(const struct ptcp_assoc *a);
+/* More patience with a source on this path before it is called lost. */
+uint64_t parity_wait_us(const struct ptcp_assoc *a, const struct path *p);
 /* A source is built, and not sealed yet. */
 void parity_add(struct ptcp_assoc *a, const struct build *b);
 /* Closes the block if it is full or old. */
@@ -121,8 +125,9 @@ int parity_rebuild(struct ptcp_assoc *a, uint64_t *ret_pn, const uint8_t **ret_f
 bool parity_was_rebuilt(const struct ptcp_assoc *a, uint64_t pn);
 /* Now it has. */
 void parity_came_late(struct ptcp_assoc *a, uint64_t pn);
-/* Whether the peer protects what it sends now. */
-bool parity_receiving(const struct ptcp_assoc *a);
+/* Whether the peer protects what it sends now, by blocks that are short: it has room, or had until
+ * a moment ago. */
+bool parity_receiving_short(const struct ptcp_assoc *a);
 /* Tells the peer what was rebuilt, some times over. */
 void parity_write_repaired(struct ptcp_assoc *a, struct build *b);
 

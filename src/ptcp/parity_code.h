@@ -2,8 +2,8 @@
  * parity_code - Reed-Solomon parity over packets (doc/ptcp.md, section 6.4).
  *
  * Systematic, with a Cauchy matrix over GF(2^8), polynomial 0x11d: row i, for
- * i in [0, 64), has for the source at position j in [0, 64) the coefficient
- * 1 / ((64 + i) ^ j). So a row does not depend on how many sources or rows
+ * i in [0, 128), has for the source at position j in [0, 128) the coefficient
+ * 1 / ((128 + i) ^ j). So a row does not depend on how many sources or rows
  * there are, rows are built while sources pass by, and any n rows that arrive
  * replace any n sources that did not. The arithmetic is ISA-L's.
  */
@@ -12,7 +12,7 @@
 
 #include "base/base.h"
 
-#define PARITY_SPAN         64   /* positions in a block, and rows that have a number */
+#define PARITY_SPAN         128  /* positions in a block, and rows that have a number */
 #define PARITY_ROWS_MAX     16   /* of one block that are sent, or kept */
 #define PARITY_SYMBOL_BYTES 1536 /* length u16, then the frames of one packet */
 

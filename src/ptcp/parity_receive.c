@@ -10,7 +10,9 @@
 
 #define NO_PN          UINT64_MAX
 #define RECEIVING_US   (500 * US_PER_MS)
+#define LONG_US        (100 * US_PER_MS)
 #define TOLD_TIMES     3
+#define LONG_SOURCES   64          /* more are in blocks of a path that has been full for long */
 #define REPAIRED_BYTES (1 + 2 + 8) /* with one number; 2 to 8 for each further one */
 #define STEP_BYTES     8
 
@@ -21,8 +23,9 @@ struct parity_slot {
 };
 
 struct parity_block {
-	uint64_t base_pn, positions;
+	uint64_t base_pn;
 	uint16_t symbol_bytes;
+	uint8_t n_sources;
 	uint8_t n_rows; /* 0: not used */
 	bool ready;     /* something came since it was looked at */
 	uint8_t numbers[PARITY_ROWS_MAX];
@@ -77,8 +80,7 @@ static bool has(const struct parity_symbols *s, uint64_t pn)
 
 static bool covers(const struct parity_block *b, uint64_t pn)
 {
-	return b->n_rows > 0 && pn >= b->base_pn && pn - b->base_pn < PARITY_SPAN &&
-	       (b->positions >> (pn - b->base_pn) & 1) != 0;
+	return b->n_rows > 0 && pn >= b->base_pn && pn - b->base_pn < b->n_sources;
 }
 
 static void mark_ready(struct parity_receiver *r, struct parity_block *b)
@@ -106,9 +108,11 @@ void parity_keep(struct ptcp_assoc *a, uint64_t pn, const uint8_t *frames, size_
 			mark_ready(r, &s->blocks[i]);
 }
 
-bool parity_receiving(const struct ptcp_assoc *a)
+bool parity_receiving_short(const struct ptcp_assoc *a)
 {
-	return a->parity_rx.symbols && a->now_us < a->parity_rx.used_us + RECEIVING_US;
+	const struct parity_receiver *const r = &a->parity_rx;
+
+	return r->symbols && a->now_us < r->used_us + RECEIVING_US && a->now_us >= r->long_us;
 }
 
 bool parity_was_rebuilt(const struct ptcp_assoc *a, uint64_t pn)
@@ -147,7 +151,7 @@ static struct parity_block *block_oldest(struct parity_symbols *s)
 
 /* The block that is already there, or room for it. */
 static struct parity_block *block_get(struct parity_receiver *r, uint64_t base_pn,
-				      uint64_t positions, size_t symbol_bytes)
+				      uint8_t n_sources, size_t symbol_bytes)
 {
 	struct parity_symbols *const s = r->symbols;
 	struct parity_block *spare = NULL;
@@ -156,7 +160,7 @@ static struct parity_block *block_get(struct parity_receiver *r, uint64_t base_p
 		if (b->n_rows == 0)
 			spare = b;
 		else if (b->base_pn == base_pn)
-			return b->positions == positions && b->symbol_bytes == symbol_bytes ? b
+			return b->n_sources == n_sources && b->symbol_bytes == symbol_bytes ? b
 											    : NULL;
 	}
 	if (!spare) {
@@ -165,7 +169,7 @@ static struct parity_block *block_get(struct parity_receiver *r, uint64_t base_p
 	}
 	*spare = (struct parity_block){
 		.base_pn = base_pn,
-		.positions = positions,
+		.n_sources = n_sources,
 		.symbol_bytes = (uint16_t)symbol_bytes,
 	};
 	return spare;
@@ -196,12 +200,12 @@ static void add_row(struct parity_receiver *r, struct parity_block *b, uint8_t n
 }
 
 /* Whether the block has a packet that is still wanted, and is not too old to be solved. */
-static bool is_wanted(const struct ptcp_assoc *a, uint64_t base_pn, uint64_t positions)
+static bool is_wanted(const struct ptcp_assoc *a, uint64_t base_pn, unsigned n_sources)
 {
 	if (a->replay.next > base_pn + PARITY_SLOTS)
 		return false;
-	for (uint64_t left = positions; left != 0; left &= left - 1)
-		if (!replay_seen(&a->replay, base_pn + (unsigned)__builtin_ctzll(left)))
+	for (unsigned i = 0; i < n_sources; i++)
+		if (!replay_seen(&a->replay, base_pn + i))
 			return true;
 	return false;
 }
@@ -209,22 +213,24 @@ static bool is_wanted(const struct ptcp_assoc *a, uint64_t base_pn, uint64_t pos
 int parity_frame(struct ptcp_assoc *a, struct reader *reader)
 {
 	struct parity_receiver *const r = &a->parity_rx;
-	const uint64_t distance = reader_u16(reader), positions = reader_u64(reader);
+	const uint8_t distance = reader_u8(reader), n_sources = reader_u8(reader);
 	const uint8_t number = reader_u8(reader);
 	const size_t symbol_bytes = reader->left_bytes;
 	const uint8_t *const row = reader_bytes(reader, symbol_bytes);
 
-	if (!a->config.parity || reader->failed || distance == 0 || distance > r->input_pn ||
-	    (positions & 1) == 0 || 63 - (unsigned)__builtin_clzll(positions) >= distance ||
-	    number >= PARITY_SPAN || symbol_bytes < 3 || symbol_bytes > PARITY_SYMBOL_BYTES)
+	if (!a->config.parity || reader->failed || n_sources == 0 || n_sources > PARITY_SPAN ||
+	    distance < n_sources || distance > r->input_pn || number >= PARITY_SPAN ||
+	    symbol_bytes < 3 || symbol_bytes > PARITY_SYMBOL_BYTES)
 		return -EBADMSG;
 	const uint64_t base_pn = r->input_pn - distance;
 
 	a->stats.parity_received++;
+	if (n_sources > LONG_SOURCES)
+		r->long_us = a->now_us + LONG_US;
 	r->used_us = a->now_us;
-	if (!prepare(a) || !is_wanted(a, base_pn, positions))
+	if (!prepare(a) || !is_wanted(a, base_pn, n_sources))
 		return 0;
-	struct parity_block *const b = block_get(r, base_pn, positions, symbol_bytes);
+	struct parity_block *const b = block_get(r, base_pn, n_sources, symbol_bytes);
 	if (!b)
 		return -EBADMSG; /* two stories of one block */
 	add_row(r, b, number, row);
@@ -240,9 +246,7 @@ static bool find_missing(const struct parity_symbols *s, const struct parity_blo
 {
 	unsigned n = 0;
 
-	for (uint64_t left = b->positions; left != 0; left &= left - 1) {
-		const unsigned position = (unsigned)__builtin_ctzll(left);
-
+	for (unsigned position = 0; position < b->n_sources; position++) {
 		if (has(s, b->base_pn + position))
 			continue;
 		if (n == b->n_rows)
@@ -258,8 +262,7 @@ static bool find_missing(const struct parity_symbols *s, const struct parity_blo
 static bool reduce(struct parity_symbols *s, const struct parity_block *b, uint8_t *rows[],
 		   unsigned n_rows)
 {
-	for (uint64_t left = b->positions; left != 0; left &= left - 1) {
-		const unsigned position = (unsigned)__builtin_ctzll(left);
+	for (unsigned position = 0; position < b->n_sources; position++) {
 		const unsigned at = slot_of(b->base_pn + position);
 
 		if (!has(s, b->base_pn + position))
@@ -322,7 +325,7 @@ static int solve_next(struct ptcp_assoc *a)
 			continue;
 		b->ready = false;
 		r->n_ready--;
-		if (!is_wanted(a, b->base_pn, b->positions)) {
+		if (!is_wanted(a, b->base_pn, b->n_sources)) {
 			block_free(r, b);
 			continue;
 		}

@@ -20,9 +20,13 @@
 #define BLOCK_US_MAX      (5 * US_PER_MS)
 #define BLOCK_US_ROOMY    (2 * US_PER_MS)
 #define BLOCK_US_STEADY   (8 * US_PER_MS)
+#define BLOCK_US_LONG     (14 * US_PER_MS)
+#define BLOCK_WAIT_US     (5 * US_PER_MS) /* for the parity behind its last source */
+#define WAIT_MIN_US       (10 * US_PER_MS)
 #define SOURCES_FEW_PPM   5000 /* loss below which longer blocks do */
 #define SOURCES_MAX       40
 #define SOURCES_MAX_FEW   60
+#define SOURCES_LONG      120
 #define FAIL_PPM          3000 /* of blocks that may need more than parity */
 #define FAIL_PPM_ROOMY    500
 #define FAIL_PPM_STEADY   10000
@@ -201,15 +205,34 @@ bool parity_protects(struct ptcp_assoc *a, const struct path *p)
 
 static uint64_t block_us(const struct parity_sender *s, const struct path *p)
 {
+	if (s->n_sources_max == SOURCES_LONG)
+		return min_u64(max_u64(p->rtt.srtt_us / 4, BLOCK_US_MIN), BLOCK_US_LONG);
 	return min_u64(max_u64(p->rtt.srtt_us / 8, BLOCK_US_MIN), steady(s)  ? BLOCK_US_STEADY
 								  : roomy(p) ? BLOCK_US_ROOMY
 									     : BLOCK_US_MAX);
 }
 
+uint64_t parity_wait_us(const struct ptcp_assoc *a, const struct path *p)
+{
+	return max_u64(block_us(&a->parity_tx, p) + BLOCK_WAIT_US, WAIT_MIN_US);
+}
+
+bool parity_open(const struct ptcp_assoc *a)
+{
+	return a->parity_tx.state == PARITY_OPEN;
+}
+
+/* Where much is lost, a long block would need more rows than there are. */
+static unsigned sources_for(const struct parity_sender *s, const struct path *p)
+{
+	if (steady(s) && rows_for(s, p, SOURCES_LONG) < PARITY_ROWS_MAX)
+		return SOURCES_LONG;
+	return steady(s) || expected_loss_ppm(p) < SOURCES_FEW_PPM ? SOURCES_MAX_FEW : SOURCES_MAX;
+}
+
 static void open_block(struct ptcp_assoc *a, const struct path *p)
 {
 	struct parity_sender *const s = &a->parity_tx;
-	const uint32_t loss_ppm = expected_loss_ppm(p);
 
 	if (s->path != p->index)
 		s->full_us = 0;
@@ -217,9 +240,8 @@ static void open_block(struct ptcp_assoc *a, const struct path *p)
 	s->state = PARITY_OPEN;
 	s->path = p->index;
 	s->base_pn = a->sent.next_pn;
-	s->positions = 0;
 	s->n_sources = s->n_rows_sent = 0;
-	s->n_sources_max = loss_ppm < SOURCES_FEW_PPM || steady(s) ? SOURCES_MAX_FEW : SOURCES_MAX;
+	s->n_sources_max = sources_for(s, p);
 	s->n_rows = (unsigned)max_u64(rows_for(s, p, s->n_sources_max), 1);
 	s->symbol_bytes = 0;
 	s->opened_us = s->used_us = a->now_us;
@@ -234,15 +256,15 @@ void parity_add(struct ptcp_assoc *a, const struct build *b)
 
 	if (s->state == PARITY_NONE)
 		open_block(a, b->path);
-	const unsigned position = (unsigned)(a->sent.next_pn - s->base_pn);
-	assert(s->state == PARITY_OPEN && position < PARITY_SPAN);
+	const unsigned position = s->n_sources;
+	assert(s->state == PARITY_OPEN && position < PARITY_SPAN &&
+	       a->sent.next_pn == s->base_pn + position);
 	for (unsigned i = 0; i < s->n_rows; i++) {
 		rows[i] = s->rows->bytes[i];
 		numbers[i] = (uint8_t)i;
 	}
 	parity_code_add(rows, numbers, s->n_rows, position, b->w.data + PACKET_SHORT_BYTES,
 			n_bytes);
-	s->positions |= UINT64_C(1) << position;
 	s->n_sources++;
 	if (s->symbol_bytes < n_bytes + 2)
 		s->symbol_bytes = n_bytes + 2;
@@ -257,11 +279,8 @@ static void tell_sources(struct ptcp_assoc *a)
 	const struct parity_sender *const s = &a->parity_tx;
 	const struct path *const p = &a->paths[s->path];
 
-	for (uint64_t left = s->positions; left != 0; left &= left - 1) {
-		const uint64_t pn = s->base_pn + (unsigned)__builtin_ctzll(left);
-
-		if (pn < a->sent.tail)
-			continue;
+	for (uint64_t pn = max_u64(s->base_pn, a->sent.tail); pn < s->base_pn + s->n_sources;
+	     pn++) {
 		struct sent_packet *const packet = sent_at(&a->sent, pn);
 		if (packet->state != SENT_DONE && packet->path == s->path)
 			packet->parity_distance =
@@ -288,13 +307,15 @@ void parity_close_due(struct ptcp_assoc *a)
 
 	if (s->state == PARITY_NONE)
 		return;
-	/* On another path the parity would come too late, and in a smaller packet not at all. */
-	if (p != a->active || parity_packet_bytes(a) > p->mtu_bytes) {
+	/* On another path the parity would come too late, in a smaller packet or too far behind its
+	 * sources not at all. */
+	if (p != a->active || parity_packet_bytes(a) > p->mtu_bytes ||
+	    a->sent.next_pn - s->base_pn + PARITY_ROWS_MAX > PARITY_DISTANCE_MAX) {
 		parity_drop_block(a);
 		return;
 	}
 	if (s->state == PARITY_CLOSED ||
-	    (s->n_sources < s->n_sources_max && a->sent.next_pn - s->base_pn < PARITY_SPAN &&
+	    (s->n_sources < s->n_sources_max && a->sent.next_pn == s->base_pn + s->n_sources &&
 	     a->now_us < s->opened_us + block_us(s, p)))
 		return;
 	const int64_t affordable = s->credit_bytes / (int64_t)s->symbol_bytes;
@@ -329,8 +350,8 @@ void parity_write(struct ptcp_assoc *a, struct build *b)
 	const struct parity_sender *const s = &a->parity_tx;
 
 	writer_u8(&b->w, FRAME_PARITY);
-	writer_u16(&b->w, (uint16_t)(a->sent.next_pn - s->base_pn));
-	writer_u64(&b->w, s->positions);
+	writer_u8(&b->w, (uint8_t)(a->sent.next_pn - s->base_pn));
+	writer_u8(&b->w, (uint8_t)s->n_sources);
 	writer_u8(&b->w, (uint8_t)s->n_rows_sent);
 	writer_bytes(&b->w, s->rows->bytes[s->n_rows_sent], s->symbol_bytes);
 	b->eliciting = true;

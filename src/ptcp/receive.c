@@ -14,7 +14,11 @@
 #define SLOTS_FIRST     32
 #define DELIVERED_FIRST 16
 #define HOLD_US         (10 * US_PER_MS)
-/* With parity most of what is missing comes a block later; see doc/ptcp.md, section 8.2. */
+/*
+ * With parity most of what is missing comes a block later, and a TCP in slow start takes a round
+ * that is late for the end of the path. Not so where the path has been full for long: there it is
+ * worse to be told of a loss that is about to be repaired. See doc/ptcp.md, section 8.2.
+ */
 #define HOLD_PARITY_US     (25 * US_PER_MS)
 #define HOLD_PARITY_RTT_US (60 * US_PER_MS)
 
@@ -251,7 +255,7 @@ static uint64_t hold_us(const struct ptcp_assoc *a)
 {
 	uint64_t t = path_hold_us(a->active ? a->active : a->heard);
 
-	if (a->active && parity_receiving(a) &&
+	if (a->active && parity_receiving_short(a) &&
 	    rtt_smoothed_us(&a->active->rtt) <= HOLD_PARITY_RTT_US)
 		return min_u64(t, HOLD_PARITY_US);
 

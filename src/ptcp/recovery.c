@@ -250,6 +250,8 @@ static void detect_losses(struct ptcp_assoc *a, struct path *p)
 {
 	const uint64_t wait_us = max_u64(p->rtt.srtt_us, p->rtt.latest_us) + reorder_window_us(p);
 
+	const uint64_t parity_us = parity_wait_us(a, p);
+
 	p->loss_us = NEVER_US;
 	while (p->head_pn != SENT_NO_PN && p->any_acked) {
 		const uint64_t pn = p->head_pn;
@@ -257,8 +259,8 @@ static void detect_losses(struct ptcp_assoc *a, struct path *p)
 
 		if (packet->path_sequence >= p->largest_acked_sequence)
 			return;
-		const uint64_t due_us = packet->sent_us + wait_us +
-					(packet->parity_distance > 0 ? PARITY_WAIT_US : 0);
+		const uint64_t due_us =
+			packet->sent_us + wait_us + (packet->parity_distance > 0 ? parity_us : 0);
 		if (p->largest_acked_sequence - packet->path_sequence < loss_threshold(p, packet) &&
 		    a->now_us < due_us) {
 			p->loss_us = due_us;

@@ -62,7 +62,7 @@ enum {
 
 /* Bits of an offer's features: what its sender understands. A feature is used if both do. */
 enum offer_feature {
-	OFFER_FEATURE_PARITY = 1, /* doc/ptcp.md, section 6.4 */
+	OFFER_FEATURE_PARITY = 2, /* doc/ptcp.md, section 6.4 */
 };
 
 /* What one end tells the other inside a sealed message; doc/session.md, "Offers". */

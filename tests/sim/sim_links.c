@@ -31,6 +31,7 @@ struct story {
 	double tunnel_s, second_s, outer_s; /* when these start, later than the seed says */
 	double warm_s, measure_s;
 	double typical_share;     /* the least share of anyone: its median is at least this */
+	double typical_mbit_s;    /* the goodput: its median is at least this */
 	struct expected expected; /* with each seed */
 };
 
@@ -116,11 +117,15 @@ static const struct story stories[] = {
 	{ "one inner cubic starts", 100, 50, 50, .parity = true, .n_tunnels = 1, .n_inner = 1,
 	  .warm_s = 1, .measure_s = 11, .expected = { .95, 88, 10, .5 } },
 	{ "one inner cubic starts, 0.3 % of loss", 100, 50, 50, .3, .parity = true, .n_tunnels = 1,
-	  .n_inner = 1, .n_seeds = 8, .warm_s = 1, .measure_s = 11, .expected = { .85, 75, 10, 1 } },
+	  .n_inner = 1, .n_seeds = 8, .warm_s = 1, .measure_s = 11, .typical_mbit_s = 88,
+	  .expected = { .85, 75, 10, 1 } },
 	{ "one inner cubic starts, 1 % of loss", 100, 50, 50, 1, .parity = true, .n_tunnels = 1,
-	  .n_inner = 1, .n_seeds = 8, .warm_s = 1, .measure_s = 11, .expected = { .8, 70, 10, 1 } },
+	  .n_inner = 1, .n_seeds = 8, .warm_s = 1, .measure_s = 11, .typical_mbit_s = 86,
+	  .expected = { .8, 70, 10, 1 } },
+	/* About one in thirty leaves its slow start early: at 45 to 55 Mbit/s for these seconds. */
 	{ "one inner cubic starts, 3 % of loss", 100, 50, 50, 3, .parity = true, .n_tunnels = 1,
-	  .n_inner = 1, .n_seeds = 8, .warm_s = 1, .measure_s = 11, .expected = { .8, 65, 10, 1 } },
+	  .n_inner = 1, .n_seeds = 12, .warm_s = 1, .measure_s = 11, .typical_mbit_s = 81,
+	  .expected = { .6, 40, 10, 1 } },
 	{ "16 inner cubics", 100, 50, 50, .n_tunnels = 1, .n_inner = 16, .warm_s = 3, .measure_s = 9,
 	  .expected = { .95, 86, 10, .5, .jain = .95 } },
 	{ "cubic, clean", 100, 50, 50, .n_tunnels = 1, .cc = { PTCP_CC_CUBIC }, .warm_s = 5,
@@ -220,7 +225,7 @@ static double least_share(const struct story *s, const struct rig_result *x)
 	return least;
 }
 
-static double run(const struct story *s, uint64_t seed)
+static double run(const struct story *s, uint64_t seed, double *ret_mbit_s)
 {
 	const struct rig_config config = config_of(s, seed);
 	const struct rig_result x = rig_run(&config);
@@ -236,6 +241,7 @@ static double run(const struct story *s, uint64_t seed)
 	HOLD(x.share[RIG_TUNNELS_MAX] >= e->outer_share);
 	HOLD(x.path.ecn == !(s->bleaches || s->eats_ect || s->marks_all));
 	HOLD(s->n_inner == 0 || x.jain >= e->jain);
+	*ret_mbit_s = x.goodput_mbit_s;
 	return least_share(s, &x);
 }
 
@@ -252,18 +258,21 @@ static void the_link_is_used_well_and_shared(void **state)
 	const struct story *const s = *state;
 	const char *const only = getenv("SIM_SEED");
 	const unsigned n_seeds = s->n_seeds > 0 ? s->n_seeds : 1;
-	double shares[SEEDS_MAX];
+	double shares[SEEDS_MAX], mbit_s[SEEDS_MAX];
 
 	assert_true(n_seeds <= SEEDS_MAX);
 	if (only) {
-		run(s, strtoull(only, NULL, 10));
+		run(s, strtoull(only, NULL, 10), mbit_s);
 		return;
 	}
 	for (unsigned i = 0; i < n_seeds; i++)
-		shares[i] = run(s, i + 1);
+		shares[i] = run(s, i + 1, &mbit_s[i]);
 	qsort(shares, n_seeds, sizeof(*shares), compare);
 	if (shares[n_seeds / 2] < s->typical_share)
 		fail_msg("%s: a median share of %.2f", s->name, shares[n_seeds / 2]);
+	qsort(mbit_s, n_seeds, sizeof(*mbit_s), compare);
+	if (mbit_s[n_seeds / 2] < s->typical_mbit_s)
+		fail_msg("%s: a median of %.1f Mbit/s", s->name, mbit_s[n_seeds / 2]);
 }
 
 int main(int argc, char **argv)

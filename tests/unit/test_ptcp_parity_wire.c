@@ -10,7 +10,7 @@
 
 #include "ptcp/frames.h"
 #include "ptcp/packet.h"
-#include "ptcp/parity_code.h"
+#include "ptcp/parity.h"
 #include "ptcp/replay.h"
 #include "ptcp_pair.h"
 
@@ -131,9 +131,7 @@ static int input_source(uint64_t pn, const struct frames *f)
 
 struct parity {
 	uint64_t pn;
-	uint16_t distance;
-	uint64_t positions;
-	uint8_t row;
+	uint8_t distance, n_sources, row;
 	uint8_t symbol[PTCP_MTU_MAX];
 	size_t symbol_bytes;
 };
@@ -141,8 +139,8 @@ struct parity {
 static void write_parity(struct writer *w, const struct parity *f)
 {
 	writer_u8(w, FRAME_PARITY);
-	writer_u16(w, f->distance);
-	writer_u64(w, f->positions);
+	writer_u8(w, f->distance);
+	writer_u8(w, f->n_sources);
 	writer_u8(w, f->row);
 	writer_bytes(w, f->symbol, f->symbol_bytes);
 }
@@ -156,14 +154,14 @@ static int input_parity(const struct parity *f)
 	return packet_input(&p);
 }
 
-/* Row `row` of a block of these sources, at positions 0 to n - 1. */
+/* Row `row` of a block of these sources. */
 static struct parity parity_over(uint64_t base, const struct frames sources[], unsigned n,
 				 uint8_t row)
 {
 	struct parity f = {
 		.pn = base + n + row,
-		.distance = (uint16_t)(n + row),
-		.positions = n == 64 ? UINT64_MAX : (UINT64_C(1) << n) - 1,
+		.distance = (uint8_t)(n + row),
+		.n_sources = (uint8_t)n,
 		.row = row,
 	};
 	uint8_t *rows[] = { f.symbol };
@@ -294,30 +292,32 @@ static void no_distance(struct parity *f)
 
 static void starts_below_zero(struct parity *f)
 {
-	f->distance = (uint16_t)(f->pn + 1);
-}
-
-static void has_no_first_source(struct parity *f)
-{
-	f->positions = 2;
+	f->pn = 100;
+	f->distance = 101;
 }
 
 static void has_no_source(struct parity *f)
 {
-	f->positions = 0;
+	f->n_sources = 0;
 }
 
 static void covers_itself(struct parity *f)
 {
-	f->positions = 1 | UINT64_C(1) << f->distance;
+	f->n_sources = (uint8_t)(f->distance + 1);
 }
 
 static void covers_what_is_to_come(struct parity *f)
 {
-	f->positions = 1 | UINT64_C(1) << 63;
+	f->n_sources = PARITY_SPAN;
 }
 
-static void has_row_64(struct parity *f)
+static void has_129_sources(struct parity *f)
+{
+	f->distance = UINT8_MAX;
+	f->n_sources = PARITY_SPAN + 1;
+}
+
+static void has_row_128(struct parity *f)
 {
 	f->row = PARITY_SPAN;
 }
@@ -347,11 +347,11 @@ static void each_field_that_is_wrong_ends_the_association(void **state)
 	static void (*const spoils[])(struct parity * f) = {
 		no_distance,
 		starts_below_zero,
-		has_no_first_source,
 		has_no_source,
 		covers_itself,
 		covers_what_is_to_come,
-		has_row_64,
+		has_129_sources,
+		has_row_128,
 		has_row_255,
 		has_no_symbol,
 		has_a_symbol_too_long,
@@ -366,7 +366,7 @@ static void each_field_that_is_wrong_ends_the_association(void **state)
 static void a_frame_cut_in_its_fields_ends_the_association(void **state)
 {
 	const struct frames sources[] = { message_frames(500), message_frames(501) };
-	const size_t whole_bytes = 1 + 2 + 8 + 1 + 3; /* the shortest there is */
+	const size_t whole_bytes = PARITY_FRAME_BYTES + 3; /* the shortest there is */
 
 	(void)state;
 	for (size_t n = 1; n <= whole_bytes; n++) {
@@ -426,7 +426,7 @@ static void two_stories_of_one_block_end_the_association(void **state)
 		if (longer)
 			second.symbol_bytes++;
 		else
-			second.positions = 1 | 4;
+			second.n_sources = 2;
 		assert_int_equal(input_parity(&first), 0);
 		assert_int_equal(input_parity(&second), -EBADMSG);
 		assert_false(is_open());
@@ -588,7 +588,7 @@ static void without_agreement_there_is_no_parity(void **state)
 
 static void a_flood_of_parity_stays_within_its_memory(void **state)
 {
-	struct parity f = { .positions = UINT64_MAX, .symbol_bytes = 1400 };
+	struct parity f = { .n_sources = PARITY_SPAN, .symbol_bytes = 1400 };
 	const struct frames source = message_frames(500);
 
 	(void)state;
@@ -603,7 +603,7 @@ static void a_flood_of_parity_stays_within_its_memory(void **state)
 			continue;
 		}
 		f.pn = pn;
-		f.distance = (uint16_t)(PARITY_SPAN + pn % 100);
+		f.distance = (uint8_t)(PARITY_SPAN + pn % 100);
 		f.row = (uint8_t)(pn % PARITY_SPAN);
 		assert_int_equal(input_parity(&f), 0);
 	}
