@@ -333,6 +333,8 @@ void log_write(enum log_level level, const char *format, ...) PRINTF_LIKE(2, 3);
 
 /* "READY=1" and the like for the service manager, if there is one (sd_notify(3)). */
 void service_notify(const char *state);
+/* RELOADING=1 with the time, as a unit of the type notify-reload wants it. */
+void service_notify_reloading(void);
 
 /* At most `burst` lines per `interval_us`; the rest are counted and told about once. */
 struct log_limit {

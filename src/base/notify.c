@@ -2,8 +2,10 @@
  */
 #include "base/base.h"
 
+#include <stdio.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 
 void service_notify(const char *state)
 {
@@ -23,4 +25,16 @@ void service_notify(const char *state)
 	if (sendto(fd, state, strlen(state), MSG_NOSIGNAL, (const struct sockaddr *)&to,
 		   (socklen_t)(offsetof(struct sockaddr_un, sun_path) + path_bytes)) < 0)
 		log_debug("cannot notify the service manager: %s", strerror(errno));
+}
+
+void service_notify_reloading(void)
+{
+	struct timespec now;
+	char state[64];
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	snprintf(state, sizeof(state), "RELOADING=1\nMONOTONIC_USEC=%llu",
+		 (unsigned long long)now.tv_sec * US_PER_S +
+			 (unsigned long long)now.tv_nsec / 1000);
+	service_notify(state);
 }

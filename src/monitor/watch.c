@@ -77,19 +77,6 @@ static void ask_to_stop(struct watch *w)
 		end(w, EXIT_FAILURE);
 }
 
-/* With the time, as a unit of the type notify-reload wants it. */
-static void tell_reloading(void)
-{
-	struct timespec now;
-	char state[64];
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	snprintf(state, sizeof(state), "RELOADING=1\nMONOTONIC_USEC=%llu",
-		 (unsigned long long)now.tv_sec * US_PER_S +
-			 (unsigned long long)now.tv_nsec / 1000);
-	service_notify(state);
-}
-
 /* Whoever reloads the service signals the monitor; the daemon reads the file. */
 static void ask_to_reload(struct watch *w)
 {
@@ -104,7 +91,7 @@ static void ask_to_reload(struct watch *w)
 	}
 	w->requests.n_reloads++;
 	if (w->requests.ready)
-		tell_reloading();
+		service_notify_reloading();
 }
 
 static void reap(struct watch *w)

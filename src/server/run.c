@@ -243,19 +243,6 @@ static void on_terminate(void *user, int signal_number)
 		net_loop_stop(s->loop);
 }
 
-/* With the time, as a unit of the type notify-reload wants it. */
-static void tell_reloading(void)
-{
-	struct timespec now;
-	char state[64];
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	snprintf(state, sizeof(state), "RELOADING=1\nMONOTONIC_USEC=%llu",
-		 (unsigned long long)now.tv_sec * US_PER_S +
-			 (unsigned long long)now.tv_nsec / 1000);
-	service_notify(state);
-}
-
 static void apply(struct server *s, struct server_options *fresh)
 {
 	char restart[OPTIONS_RESTART_BYTES];
@@ -281,7 +268,7 @@ static void on_hangup(void *user, int signal_number)
 	const char *fault = NULL;
 
 	(void)signal_number;
-	tell_reloading();
+	service_notify_reloading();
 	if (s->reload(&fresh) != 0) {
 		fault = "READY=1\nSTATUS=The configuration has a fault, which the log names; the "
 			"one before holds.";
