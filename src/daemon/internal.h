@@ -7,7 +7,6 @@
  *   files.c       the state directory             identities.c  who we are
  *   domains.c     pinned domains                  peers.c       whom we know
  *   requests.c    who asked in vain               serverlink.c  one control connection
- *   lanes.c       its two ways to the server
  *   hub.c         the connections that we keep    ask.c         asking for peers
  *   renew.c       certificates that end soon
  *   inbound.c     what servers ask and tell
@@ -34,7 +33,6 @@
 #include "daemon/disk.h"
 #include "daemon/domains.h"
 #include "daemon/identities.h"
-#include "daemon/lanes.h"
 #include "net/net.h"
 #include "q2q/q2q.h"
 #include "session/session.h"

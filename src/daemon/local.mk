@@ -25,8 +25,6 @@ src_daemon_libdaemon_la_SOURCES = \
 	src/daemon/identities.h \
 	src/daemon/inbound.c \
 	src/daemon/index.c \
-	src/daemon/lanes.c \
-	src/daemon/lanes.h \
 	src/daemon/links.c \
 	src/daemon/logring.c \
 	src/daemon/names.c \

@@ -4,6 +4,7 @@ src_net_libnet_la_SOURCES = \
 	src/net/net.h \
 	src/net/internal.h \
 	src/net/addresses.c \
+	src/net/lanes.c \
 	src/net/line.c \
 	src/net/loop.c \
 	src/net/mailbox.c \

@@ -19,9 +19,9 @@ struct fetch {
 	struct server *server;
 	LIST_HEAD(, client) waiting;
 	struct net_query *query;
-	struct net_connect *connect;
+	struct lanes lanes;
 	struct net_q2q *driver;
-	struct net_timer timer;
+	struct net_timer timer, patience;
 	struct net_soon end_soon; /* a driver is not freed inside its own callback's caller */
 	struct crypto_cert *cert; /* the result */
 	char domain[Q2Q_DOMAIN_MAX_BYTES + 1];
@@ -50,9 +50,10 @@ static void fetch_free(struct fetch *f)
 		c->secure.fetch = NULL;
 	}
 	net_query_cancel(f->query);
-	net_connect_cancel(f->connect);
+	lanes_cancel(&f->lanes);
 	net_q2q_free(f->driver);
 	net_timer_disarm(&f->timer);
+	net_timer_disarm(&f->patience);
 	net_soon_cancel(&f->end_soon);
 	crypto_cert_unref(f->cert);
 	LIST_REMOVE(f, entry);
@@ -103,6 +104,24 @@ static void on_timeout(void *user, uint64_t now_us)
 	finish(user, "no answer in %d s", FETCH_TIMEOUT_S);
 }
 
+/* Something connected, but no server answered by it: is there another way? */
+static bool try_other(struct fetch *f)
+{
+	if (f->end_soon.queued || !lanes_other(&f->lanes))
+		return false;
+	net_timer_disarm(&f->patience);
+	if (f->driver)
+		net_q2q_close(f->driver);
+	f->driver = NULL;
+	return true;
+}
+
+static void on_patience(void *user, uint64_t now_us)
+{
+	(void)now_us;
+	(void)try_other(user);
+}
+
 /* ---- identify ---------------------------------------------------------------------------------
  */
 
@@ -143,14 +162,15 @@ static void on_events(void *user, struct net_q2q *driver, struct q2q_conn *conn)
 	struct q2q_event event;
 	const uint64_t now_us = server_now_us(f->server);
 
-	(void)driver;
-	while (q2q_conn_next_event(conn, &event, now_us)) {
+	while (f->driver == driver && q2q_conn_next_event(conn, &event, now_us)) {
 		switch (event.kind) {
 		case Q2Q_EVENT_ANSWER:
 			if (event.command == Q2Q_IDENTIFY)
 				take_certificate(f, &event.answer.identify.certificate);
 			break;
 		case Q2Q_EVENT_ERROR:
+			if (event.failure.error == Q2Q_ERROR_CONNECTION_LOST)
+				break; /* the last event says it better */
 			finish(f, "its server does not identify itself: %s",
 			       event.failure.description[0] ? event.failure.description
 							    : q2q_error_name(event.failure.error));
@@ -160,6 +180,8 @@ static void on_events(void *user, struct net_q2q *driver, struct q2q_conn *conn)
 				q2q_conn_fail(conn, event.ask, Q2Q_ERROR_UNHANDLED, NULL, now_us);
 			break;
 		case Q2Q_EVENT_CLOSED:
+			if (try_other(f))
+				break;
 			finish(f, "the connection ended%s%s", event.closed.text[0] ? ": " : "",
 			       event.closed.text);
 			break;
@@ -173,29 +195,35 @@ static void on_closed(void *user, struct net_q2q *driver, int error)
 {
 	struct fetch *f = user;
 
+	if (f->driver != driver || try_other(f))
+		return;
 	net_q2q_free(driver);
 	f->driver = NULL;
 	finish(f, "the connection ended: %s", error ? strerror(-error) : "closed");
 }
 
-static void on_connected(void *user, int error, int fd, const struct endpoint *remote)
+static void on_connected(void *user, int error, int fd, const struct endpoint *remote,
+			 enum lane_kind lane)
 {
 	struct fetch *f = user;
 	struct server *s = f->server;
 	const uint64_t now_us = server_now_us(s);
 	struct q2q_conn_config config = { .role = Q2Q_CLIENT };
 	struct net_q2q_config driver = {
-		.fd = fd, .on_events = on_events, .on_closed = on_closed, .user = f
+		.fd = fd,
+		.on_events = on_events,
+		.on_closed = on_closed,
+		.user = f,
+		.outer_name = lane == LANE_TLS ? f->domain : NULL,
 	};
 	struct q2q_call call = { .command = Q2Q_IDENTIFY };
 	int rc;
 
-	f->connect = NULL;
 	if (error != 0) {
 		finish(f, "cannot connect to its server: %s", strerror(-error));
 		return;
 	}
-	config.peer_ip = remote->ip; /* NULL with an error */
+	config.peer_ip = remote->ip;
 	rc = q2q_conn_new(&config, now_us, &driver.conn);
 	if (rc != 0) {
 		closep(&fd);
@@ -208,6 +236,8 @@ static void on_connected(void *user, int error, int fd, const struct endpoint *r
 		finish(f, "%s", strerror(-rc));
 		return;
 	}
+	if (lanes_has_other(&f->lanes))
+		net_timer_arm(&f->patience, now_us + FETCH_PATIENCE_S * US_PER_S);
 	q2q_domain_parse(f->domain, &call.identify.subject);
 	rc = q2q_conn_call(driver.conn, &call, 0, FETCH_TIMEOUT_S * US_PER_S, now_us);
 	if (rc != 0)
@@ -230,8 +260,7 @@ static bool target_allowed(const struct server *s, const struct ip_address *ip)
 static void on_resolved(void *user, const struct net_resolved *result)
 {
 	struct fetch *f = user;
-	struct endpoint endpoints[NET_ENDPOINTS_MAX];
-	size_t n = 0;
+	struct net_resolved allowed = { .n_endpoints = 0 };
 	int rc;
 
 	f->query = NULL;
@@ -241,13 +270,15 @@ static void on_resolved(void *user, const struct net_resolved *result)
 	}
 	for (size_t i = 0; i < result->n_endpoints; i++)
 		if (target_allowed(f->server, &result->endpoints[i].ip))
-			endpoints[n++] = result->endpoints[i];
-	if (n == 0) {
+			allowed.endpoints[allowed.n_endpoints++] = result->endpoints[i];
+	if (allowed.n_endpoints == 0) {
 		finish(f, "its server has private addresses only (federation-private is off)");
 		return;
 	}
-	rc = net_connect_new(f->server->loop, endpoints, n, FETCH_TIMEOUT_S * US_PER_S,
-			     on_connected, f, &f->connect);
+	lanes_plan(&f->lanes, &allowed,
+		   options_domain_server(f->server->options, f->domain) != NULL);
+	rc = lanes_start(&f->lanes, f->server->loop, false, FETCH_TIMEOUT_S * US_PER_S,
+			 on_connected, f);
 	if (rc != 0)
 		finish(f, "cannot connect to its server: %s", strerror(-rc));
 }
@@ -290,6 +321,7 @@ static struct fetch *fetch_new(struct server *s, const char *domain)
 	LIST_INIT(&f->waiting);
 	snprintf(f->domain, sizeof(f->domain), "%s", domain);
 	net_timer_init(&f->timer, s->loop, on_timeout, f);
+	net_timer_init(&f->patience, s->loop, on_patience, f);
 	net_soon_init(&f->end_soon, s->loop, end, f);
 	LIST_INSERT_HEAD(&s->fetches, f, entry);
 	s->n_fetches++;

@@ -44,6 +44,7 @@ enum {
 	INQUIRY_GRACE_MS = 300,    /* for the others, once one of ours has made an offer */
 	FETCHES_MAX = 16,          /* certificates of other domains being fetched at a time */
 	FETCH_TIMEOUT_S = 8,
+	FETCH_PATIENCE_S = 3, /* for the first answer, while another way is untried */
 	SHUTDOWN_S = 2,
 	EXPIRE_INTERVAL_S = 3600, /* forgetting old invites and log entries in the store */
 	HASHER_THREADS = 2,

@@ -6,6 +6,7 @@ NETNS_TESTS = \
 	tests/netns/disable.sh \
 	tests/netns/ecn.sh \
 	tests/netns/federation.sh \
+	tests/netns/federation_443.sh \
 	tests/netns/glare.sh \
 	tests/netns/guard.sh \
 	tests/netns/hardship.sh \
@@ -32,7 +33,7 @@ NETNS_TESTS = \
 	tests/netns/upnp.sh \
 	tests/netns/workers.sh
 dist_check_SCRIPTS += $(NETNS_TESTS)
-EXTRA_DIST += tests/netns/igd.py tests/netns/lab.sh tests/netns/nat_classify.py tests/netns/nat_lab.sh \
+EXTRA_DIST += tests/netns/federation_lab.sh tests/netns/igd.py tests/netns/lab.sh tests/netns/nat_classify.py tests/netns/nat_lab.sh \
 	tests/netns/nat_measure.py tests/netns/nat_report.py tests/netns/portmap_lab.sh tests/netns/stun_liar.py tests/netns/tap.sh \
 	tests/netns/roam_gap.py tests/netns/tunnel_lab.sh tests/netns/workers_copy.py
 if ENABLE_SERVER

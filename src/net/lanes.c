@@ -1,4 +1,4 @@
-#include "daemon/lanes.h"
+#include "net/net.h"
 
 #include "q2q/q2q.h"
 
