@@ -104,28 +104,34 @@ static int path_in(const char *dir, const char *name, char out[static PATH_BYTES
 	return n > 0 && n < PATH_BYTES ? 0 : -ENAMETOOLONG;
 }
 
-/* An open directory, locked against other makers; -errno. */
-static int lock_dir(const char *dir)
-{
-	const int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	if (fd < 0)
-		return -errno;
-	if (flock(fd, LOCK_EX) < 0) {
-		const int r = -errno;
-
-		close(fd);
-		return r;
-	}
-	return fd;
-}
-
 static bool has_database(int dir_fd)
 {
 	struct stat st;
 
 	/* Of an empty file SQLite would make an empty database: it is no trace of one. */
 	return fstatat(dir_fd, DATABASE, &st, 0) == 0 && st.st_size > 0;
+}
+
+/*
+ * Opens a directory that has no database yet and locks it against other makers.
+ * 0; STORE_EXISTS; -errno. A database is looked for before too: the server that
+ * runs on it holds the lock, and would let us wait until it ends.
+ */
+static int lock_vacant_dir(const char *dir, int *ret_fd)
+{
+	_cleanup_(closep) int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	if (has_database(fd))
+		return STORE_EXISTS;
+	if (flock(fd, LOCK_EX) < 0)
+		return -errno;
+	if (has_database(fd))
+		return STORE_EXISTS;
+	*ret_fd = fd;
+	fd = -1;
+	return 0;
 }
 
 /* 0; STORE_NOT_FOUND; -EUCLEAN for a marker that cannot be read. */
@@ -426,10 +432,10 @@ int store_init(const char *dir, const char *domain, int64_t now_s)
 		return -EINVAL;
 	if (mkdir(dir, 0700) < 0 && errno != EEXIST)
 		return -errno;
-	dir_fd = lock_dir(dir);
-	if (dir_fd < 0)
-		return dir_fd;
-	if (has_database(dir_fd) || read_marker(dir_fd, old_domain) != STORE_NOT_FOUND)
+	r = lock_vacant_dir(dir, &dir_fd);
+	if (r != 0)
+		return r;
+	if (read_marker(dir_fd, old_domain) != STORE_NOT_FOUND)
 		return STORE_EXISTS;
 	r = open_new(dir, dir_fd, &s);
 	if (r == 0)
@@ -599,11 +605,9 @@ int store_restore(const char *dir, const char *path)
 		return r;
 	if (mkdir(dir, 0700) < 0 && errno != EEXIST)
 		return -errno;
-	dir_fd = lock_dir(dir);
-	if (dir_fd < 0)
-		return dir_fd;
-	if (has_database(dir_fd))
-		return STORE_EXISTS;
+	r = lock_vacant_dir(dir, &dir_fd);
+	if (r != 0)
+		return r;
 	r = read_marker(dir_fd, domain);
 	if (r < 0)
 		return r;

@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -103,6 +104,26 @@ static void init_is_explicit_and_never_overwrites(void **state)
 	assert_string_equal(store_domain(s), "example.com");
 	assert_int_equal(store_user_find(s, "alice", &(struct store_user){ 0 }), 0);
 	store_close(s);
+}
+
+static void init_and_restore_do_not_wait_for_a_server_to_end(void **state)
+{
+	const struct place *p = *state;
+	struct store *s = new_store(p);
+	char backup[256];
+	int fd;
+
+	file_in(p, "backup", backup);
+	assert_int_equal(store_backup(s, backup), 0);
+	store_close(s);
+	fd = open(p->data, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_true(fd >= 0);
+	assert_int_equal(flock(fd, LOCK_EX), 0); /* as `q2q-server run` does */
+	alarm(30);                               /* it would be for ever */
+	assert_int_equal(store_init(p->data, "example.com", NOW_S), STORE_EXISTS);
+	assert_int_equal(store_restore(p->data, backup), STORE_EXISTS);
+	alarm(0);
+	close(fd);
 }
 
 static void a_lost_database_is_not_taken_for_a_new_start(void **state)
@@ -858,6 +879,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(an_empty_place_is_not_a_store),
 		TEST(init_is_explicit_and_never_overwrites),
+		TEST(init_and_restore_do_not_wait_for_a_server_to_end),
 		TEST(a_lost_database_is_not_taken_for_a_new_start),
 		TEST(files_are_for_their_owner_alone),
 		TEST(the_marker_comes_back),
