@@ -330,7 +330,7 @@ static struct peer *up_record(struct op *op)
 	struct peer before = { .address = { .text = "" } };
 	enum session_path_mode mode;
 	struct problem problem;
-	struct peer *peer;
+	struct peer *peer, *known;
 	int r;
 
 	if (!op_user(op, "address", &address) || (as && !op_user(op, "as", &own)) ||
@@ -340,7 +340,13 @@ static struct peer *up_record(struct op *op)
 		op_failf(op, CTL_USAGE, NULL, "%s is this machine itself", address.text);
 		return NULL;
 	}
-	up->created = !peers_find(d, address.text);
+	known = peers_find(d, address.text);
+	/* Before anything is kept: a command that fails must allow nobody. */
+	if (!links_identity(d, as || !known ? own.text : known->as, &problem)) {
+		op_fail(op, &problem);
+		return NULL;
+	}
+	up->created = !known;
 	peer = peers_get(d, &address);
 	if (!peer) {
 		op_failf(op, CTL_FAILED, "q2q-tun peers forget ADDRESS", "too many peers");

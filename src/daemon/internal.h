@@ -360,6 +360,8 @@ void link_device_lost(struct link *link);
 void link_device_write(struct link *link, const struct session_frame *frame);
 /* Finds or makes the link of a peer; problem says why not. */
 struct link *links_get(struct daemon *d, struct peer *peer, struct problem *ret_problem);
+/* The identity named `as`, or the default one for ""; NULL with the problem if there is none. */
+struct identity *links_identity(struct daemon *d, const char *as, struct problem *ret_problem);
 /* The same for a call to this identity of ours; also NULL if another one has a tunnel there. */
 struct link *links_get_called(struct daemon *d, struct peer *peer, struct identity *identity,
 			      struct problem *ret_problem);

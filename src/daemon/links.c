@@ -610,17 +610,25 @@ struct link *links_get_called(struct daemon *d, struct peer *peer, struct identi
 	return link;
 }
 
+struct identity *links_identity(struct daemon *d, const char *as, struct problem *ret_problem)
+{
+	struct identity *identity = identities_default(&d->identities, *as ? as : NULL);
+
+	if (identity)
+		return identity;
+	problem_set(ret_problem, CTL_NOT_FOUND, "this machine has no identity%s%s", *as ? " " : "",
+		    as);
+	problem_hint(ret_problem, "q2q-tun register YOU@DOMAIN, or q2q-tun authorize for "
+				  "an account that exists");
+	return NULL;
+}
+
 struct link *links_get(struct daemon *d, struct peer *peer, struct problem *ret_problem)
 {
-	struct identity *identity = identities_default(&d->identities, *peer->as ? peer->as : NULL);
+	struct identity *identity = links_identity(d, peer->as, ret_problem);
 
-	if (!identity) {
-		problem_set(ret_problem, CTL_NOT_FOUND, "this machine has no identity%s%s",
-			    *peer->as ? " " : "", peer->as);
-		problem_hint(ret_problem, "q2q-tun register YOU@DOMAIN, or q2q-tun authorize for "
-					  "an account that exists");
+	if (!identity)
 		return NULL;
-	}
 	/* Where the peer called another address of ours, that tunnel does. */
 	if (peer->link && !*peer->as && is_in_use(peer->link))
 		return peer->link;
