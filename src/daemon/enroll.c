@@ -182,9 +182,10 @@ static void account_failed(struct enroll *e, const struct q2q_failure *f)
 	switch (f->error) {
 	case Q2Q_ERROR_NOT_ALLOWED:
 		op_failf(e->op, CTL_DENIED,
-			 "if it is yours: q2q-tun authorize ADDRESS. Else choose another name",
-			 "%s exists already%s%s", e->address.text, *f->description ? ": " : "",
-			 f->description);
+			 "if that account is yours: q2q-tun authorize ADDRESS. Else choose another "
+			 "name, or what else the server asks for",
+			 "%s was not registered: %s", e->address.text,
+			 *f->description ? f->description : "it exists already");
 		return;
 	case Q2Q_ERROR_INVITE_REQUIRED:
 		op_failf(e->op, CTL_DENIED,
