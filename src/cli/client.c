@@ -233,7 +233,7 @@ static int fail(const struct cli_call *call, const json_t *message)
 		json_dumpf(message, stdout, JSON_COMPACT);
 		putchar('\n');
 	}
-	cli_complain("%s%s%s", text_of(message, "error"), *hint ? "\n" : "", "");
+	cli_complain("%s", text_of(message, "error"));
 	if (*hint)
 		cli_complain("%s", hint);
 	return code > 0 && code < CLI_EXIT_COUNT ? (int)code : CLI_FAILED;
@@ -337,5 +337,10 @@ int cli_client_run(struct cli_call *call)
 		r = call->command->result(call, result);
 	}
 	json_decref(result);
-	return fflush(stdout) == 0 ? r : CLI_FAILED;
+	/* What was flushed before, in vain, shows in the stream's flag alone. */
+	if (fflush(stdout) != 0 || ferror(stdout)) {
+		cli_complain("cannot write the output: %s", strerror(errno));
+		return CLI_FAILED;
+	}
+	return r;
 }

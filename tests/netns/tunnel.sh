@@ -4,9 +4,20 @@
 . "$(dirname "$0")/tunnel_lab.sh"
 tunnel_lab tunnel
 
+# shows_hint COMMAND...: says what is wrong and what to do, one line each
+shows_hint() {
+    local said
+    said=$("$@" 2>&1)
+    echo "$said"
+    [ "$(wc -l <<<"$said")" -eq 2 ] && ! grep -q '?$' <<<"$said"
+}
 tap "status without an identity says how to get one" says 'register' on alice q2q-tun identity
 tap "alice registers" lab_register alice alice@server.test server
 tap "bob registers" lab_register bob bob@server.test server
+tap "an identity that is not there is refused" exits_with 3 on alice q2q-tun --as x@server.test up bob@server.test
+tap "and the peer was not allowed by that" exits_with 3 on alice q2q-tun status bob@server.test
+tap "an error and its hint are whole lines" shows_hint on alice q2q-tun down nobody@server.test
+tap "output that cannot be written is an error" exits_with 1 on alice sh -c 'q2q-tun status >/dev/full'
 tap "bob is not allowed to be reached before he says so" exits_with 4 on alice q2q-tun up bob@server.test --yes --wait 30
 tap "bob sees who asked" says 'alice@server.test' on bob q2q-tun requests
 tap "bob allows alice" on bob q2q-tun allow alice@server.test --yes
